@@ -1,0 +1,36 @@
+# `make demo` and `make test` do all the set-up on a fresh machine; PYTHON picks the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow bench lint clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## train, prune, compile, verify and measure two networks on real digits; results in build/demo
+	$(BIN)/sparsec demo -o build/demo
+
+lint: $(READY)  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint  ## lint, then every test that is quick
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## the long proofs
+	$(BIN)/python -m pytest -m slow
+
+bench: $(READY)  ## the benchmarks; results in benchmarks/results
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## remove the environment and everything that was built
+	rm -rf $(VENV) build dist

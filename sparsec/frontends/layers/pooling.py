@@ -1,0 +1,45 @@
+"""Pooling layers."""
+
+from __future__ import annotations
+
+from sparsec.frontends.layer import Layer, Value, reads
+from sparsec.frontends.layers.convolutional import Window, read_padding, spatial_rank
+from sparsec.frontends.layers.formats import in_channels_last, is_channels_first
+
+
+def _pool(layer: Layer, op: str) -> Value:
+    rank = spatial_rank(layer)
+    size = layer.integers("pool_size", rank)
+    window = Window(size, layer.integers("strides", rank) if layer.option("strides") is not None else size, (1,) * rank)
+    attributes = window.attributes(read_padding(layer, window))
+    return in_channels_last(layer, layer.input, lambda x: layer.emit(op, x, window=size, **attributes))
+
+
+@reads("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "MaxPool1D", "MaxPool2D", "MaxPool3D")
+def max_pooling(layer: Layer) -> Value:
+    """MaxPooling1D, MaxPooling2D, MaxPooling3D."""
+    return _pool(layer, "max_pool")
+
+
+@reads("AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "AvgPool1D", "AvgPool2D", "AvgPool3D")
+def average_pooling(layer: Layer) -> Value:
+    """AveragePooling1D, AveragePooling2D, AveragePooling3D."""
+    return _pool(layer, "avg_pool")
+
+
+def _global(layer: Layer, op: str) -> Value:
+    x = layer.input
+    axes = tuple(range(2, x.rank)) if is_channels_first(layer) else tuple(range(1, x.rank - 1))
+    return layer.emit(op, x, axes=axes, keepdims=bool(layer.option("keepdims", False)))
+
+
+@reads(*(f"Global{name}{rank}D" for name in ("AveragePooling", "AvgPool") for rank in (1, 2, 3)))
+def global_average_pooling(layer: Layer) -> Value:
+    """GlobalAveragePooling1D, 2D and 3D."""
+    return _global(layer, "reduce_mean")
+
+
+@reads(*(f"Global{name}{rank}D" for name in ("MaxPooling", "MaxPool") for rank in (1, 2, 3)))
+def global_max_pooling(layer: Layer) -> Value:
+    """GlobalMaxPooling1D, 2D and 3D."""
+    return _global(layer, "reduce_max")

@@ -1,0 +1,149 @@
+"""What a Keras model is before its layers are read: a configuration, and variables by layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sparsec.errors import FormatError
+from sparsec.ir import Array
+
+Config = Mapping[str, Any]
+LayerPath = tuple[str, ...]
+"""The keys of layers from the outermost model inwards, without the outermost model's own name."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A stored variable of a layer.
+
+    Attributes:
+        location: where it is stored, in the source's own terms: an HDF5 path, or a path of an in-memory model.
+        shape: its shape.
+        load: reads it; of a file, while the file is open.
+        assign: overwrites it, for models in memory; files are rewritten by location.
+    """
+
+    location: str
+    shape: tuple[int, ...]
+    load: Callable[[], Array]
+    assign: Callable[[Array], None] | None = None
+
+
+@dataclass(frozen=True)
+class SavedBy:
+    """Which Keras wrote the model; layers mean what they meant there.
+
+    Attributes:
+        generation: 2 for Keras 2 and tf_keras, 3 for Keras 3.
+        version: the version as the file states it, for messages.
+    """
+
+    generation: Literal[2, 3]
+    version: str
+
+    @classmethod
+    def from_version(cls, version: str) -> SavedBy:
+        """From the version that a file or a module states."""
+        return cls(3 if re.match(r"3\.", version) else 2, version)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as it was found, not yet interpreted.
+
+    Attributes:
+        description: how messages call it: the file's path, or ``the model 'name'``.
+        kind: ``keras``, ``h5`` or ``memory``.
+        config: ``class_name`` and ``config`` of the outermost model.
+        saved_by: the version that wrote it.
+        variables: the stored variables of every layer that has any, in the order of the layer's ``weights``.
+        sha256: of the file, empty for a model in memory.
+    """
+
+    description: str
+    kind: Literal["keras", "h5", "memory"]
+    config: Config
+    saved_by: SavedBy
+    variables: Mapping[LayerPath, Sequence[Variable]]
+    sha256: str = ""
+
+
+MODEL_CLASSES = frozenset({"Functional", "Model", "Sequential"})
+"""Class names of models that hold layers; ``Model`` is what Keras before 2.4 called a functional model."""
+
+WRAPPERS = frozenset({"PruneLowMagnitude"})
+"""Training-time wrappers of the TensorFlow Model Optimization toolkit that compute what the layer inside computes."""
+
+_WRAPPER_VARIABLES = frozenset({"mask", "threshold", "pruning_step"})
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """One layer of a model's configuration.
+
+    Attributes:
+        key: the name by which calls and stored variables refer to it, unique in its model.
+        name: as users know it; differs from ``key`` only where a wrapper was taken off.
+        class_name: the registered class, without its package.
+        config: the layer's own configuration.
+        inbound: what Keras stored about its calls; empty in a Sequential.
+        module: the Python module of the class, empty where the file does not say.
+        wrapped: whether a pruning wrapper was taken off.
+    """
+
+    key: str
+    name: str
+    class_name: str
+    config: Config
+    inbound: Sequence[Any] = field(default=())
+    module: str = ""
+    wrapped: bool = False
+
+    @property
+    def is_model(self) -> bool:
+        """Whether the layer is itself a model with layers in its configuration."""
+        return self.class_name in MODEL_CLASSES and isinstance(self.config.get("layers"), list)
+
+    @property
+    def stored_class_name(self) -> str:
+        """The class under which the layer's variables were counted when they were stored."""
+        return "PruneLowMagnitude" if self.wrapped else self.class_name
+
+
+def layer_entries(config: Config, where: str) -> list[LayerEntry]:
+    """The layers that a model's configuration lists, with pruning wrappers taken off.
+
+    Raises:
+        FormatError: the configuration is not that of a Sequential or Functional model.
+    """
+    layers = config.get("layers")
+    if not isinstance(layers, list):
+        raise FormatError(f"{where}: the configuration lists no layers; is it a Sequential or Functional model?")
+    return [_entry(item, where) for item in layers]
+
+
+def _entry(item: Any, where: str) -> LayerEntry:
+    try:
+        class_name, config = str(item["class_name"]), item["config"]
+        key = name = str(item.get("name") or config["name"])
+        inbound, module = item.get("inbound_nodes") or (), str(item.get("module") or "")
+        wrapped = class_name.rsplit(">", 1)[-1] in WRAPPERS
+        if wrapped:
+            inner = config["layer"]
+            class_name, config, module = str(inner["class_name"]), inner["config"], str(inner.get("module") or "")
+            name = str(config["name"])
+        if not isinstance(config, dict):
+            raise TypeError("its config is not an object")
+        if not isinstance(inbound, list | tuple):
+            raise TypeError("its inbound_nodes are not a list")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{where}: a layer's configuration cannot be read ({error!r})") from None
+    return LayerEntry(key, name, class_name.rsplit(">", 1)[-1], config, inbound, module, wrapped)
+
+
+def is_wrapper_variable(name: str) -> bool:
+    """Whether a variable's name is that of a pruning wrapper's own bookkeeping."""
+    return name.rsplit("/", 1)[-1].removesuffix(":0") in _WRAPPER_VARIABLES
