@@ -124,6 +124,11 @@ def _floor_div(numerator: Dim, divisor: int) -> Dim:
     rest = _from_terms(inside)
     if isinstance(rest, int):
         return quotient + rest // divisor
+    (monomial, coefficient), *others = rest.terms
+    if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], FloorDiv) and not any(m for m, _ in others):
+        # floor((floor(a / m) + c) / n) = floor((a + c m) / (m n))
+        inner, constant = monomial[0], sum(c for _, c in others)
+        return quotient + _floor_div(inner.numerator + constant * inner.divisor, inner.divisor * divisor)
     common = gcd(divisor, *(coefficient for _, coefficient in rest.terms))
     if common > 1:
         rest = _from_terms((monomial, coefficient // common) for monomial, coefficient in rest.terms)

@@ -151,8 +151,7 @@ class Graph:
     def bind(self, sizes: Mapping[str, Dim]) -> Graph:
         """The graph with symbols in its input shapes replaced by sizes."""
         inputs = tuple(
-            Input(i.name, TensorType(i.type.dtype, tuple(substitute(dim, sizes) for dim in i.type.shape)))
-            for i in self.inputs
+            Input(i.name, TensorType(i.type.dtype, tuple(substitute(dim, sizes) for dim in i.type.shape))) for i in self.inputs
         )
         return replace(self, inputs=inputs)
 
@@ -192,6 +191,13 @@ def check_structure(graph: Graph) -> None:
             if not value or value in defined:
                 raise GraphError(f"node {node.name!r} defines {value!r}, which is defined already or has no name")
             defined.add(value)
+    _check_outputs(graph, defined)
+    for path, array in graph.weights.items():
+        if array.dtype.name not in DTYPES:
+            raise GraphError(f"weight {path!r} has dtype {array.dtype.name}, none of {', '.join(DTYPES)}")
+
+
+def _check_outputs(graph: Graph, defined: set[str]) -> None:
     public: set[str] = set()
     if not graph.outputs:
         raise GraphError("the graph has no output")
@@ -201,9 +207,6 @@ def check_structure(graph: Graph) -> None:
         if port.name in public:
             raise GraphError(f"two outputs are called {port.name!r}")
         public.add(port.name)
-    for path, array in graph.weights.items():
-        if array.dtype.name not in DTYPES:
-            raise GraphError(f"weight {path!r} has dtype {array.dtype.name}, none of {', '.join(DTYPES)}")
 
 
 def _names_of_sources(graph: Graph) -> Iterator[str]:

@@ -56,7 +56,7 @@ class Attribute:
                 return value
             case Kind.INT if _is_int(value):
                 return int(value)  # type: ignore[call-overload,no-any-return]
-            case Kind.FLOAT | Kind.OPTIONAL_FLOAT if isinstance(value, float) or _is_int(value):
+            case Kind.FLOAT | Kind.OPTIONAL_FLOAT if isinstance(value, int | float) and not isinstance(value, bool):
                 return float(value)
             case Kind.OPTIONAL_FLOAT if value is None:
                 return None

@@ -27,6 +27,7 @@ from sparsec.ops.base import (
     register,
     required,
 )
+from sparsec.ops.channels import ChannelRule, Pointwise, Scaling
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
@@ -38,7 +39,7 @@ def erf(x: Array) -> Array:
     try:
         from scipy.special import erf as scipy_erf
     except ImportError:
-        return np.frompyfunc(math.erf, 1, 1)(x).astype(x.dtype)
+        return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=x.dtype)
     return scipy_erf(x)
 
 
@@ -57,6 +58,7 @@ class Unary(Op):
     """Base of the operators that map every element of one floating-point value."""
 
     inputs = ("x",)
+    channels: ClassVar[ChannelRule | None] = Pointwise()
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x = required(inputs, 0, "x")
@@ -84,10 +86,8 @@ class Relu(Unary):
 
     def apply(self, attrs: Attrs, x: Array) -> Array:
         slope, threshold = number(attrs, "negative_slope"), number(attrs, "threshold")
-        if slope == 0.0 and threshold == 0.0:
-            y = np.maximum(x, 0)
-        else:
-            y = np.where(x >= threshold, x, (x - threshold) * slope)
+        plain = slope == 0.0 and threshold == 0.0
+        y = np.maximum(x, 0) if plain else np.where(x >= threshold, x, (x - threshold) * slope)
         return y if attrs["max_value"] is None else np.minimum(y, x.dtype.type(number(attrs, "max_value")))
 
 
@@ -194,7 +194,7 @@ class Softsign(Unary):
     name = "softsign"
 
     def apply(self, attrs: Attrs, x: Array) -> Array:
-        return x / (1 + np.abs(x))
+        return np.asarray(x / (1 + np.abs(x)))
 
 
 @register
@@ -229,6 +229,7 @@ class Abs(Unary):
 
 class _AlongAxis(Unary):
     attributes: ClassVar = {"axis": Attribute(Kind.INT, -1)}
+    channels = None
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         (x,) = super().infer(attrs, inputs)
@@ -245,7 +246,7 @@ class Softmax(_AlongAxis):
     def apply(self, attrs: Attrs, x: Array) -> Array:
         axis = integer(attrs, "axis")
         e = np.exp(x - x.max(axis=axis, keepdims=True))
-        return e / e.sum(axis=axis, keepdims=True)
+        return np.asarray(e / e.sum(axis=axis, keepdims=True))
 
 
 @register
@@ -257,7 +258,7 @@ class LogSoftmax(_AlongAxis):
     def apply(self, attrs: Attrs, x: Array) -> Array:
         axis = integer(attrs, "axis")
         shifted = x - x.max(axis=axis, keepdims=True)
-        return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
 
 
 @register
@@ -295,6 +296,7 @@ class Binary(Op):
     """Base of the operators on two values of one dtype that broadcast by NumPy's rule."""
 
     inputs = ("a", "b")
+    channels: ClassVar[ChannelRule | None] = Pointwise()
     result_dtype: ClassVar[str | None] = None
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -379,6 +381,7 @@ class Greater(Binary):
     """``a > b``, a bool value."""
 
     name = "greater"
+    channels = None
     result_dtype = "bool"
 
     def combine(self, a: Array, b: Array) -> Array:
@@ -409,6 +412,7 @@ class Prelu(Op):
 
     name = "prelu"
     inputs = ("x", "alpha")
+    channels: ClassVar = Pointwise()
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x, alpha = required(inputs, 0, "x"), required(inputs, 1, "alpha")
@@ -429,6 +433,7 @@ class Affine(Op):
 
     name = "affine"
     inputs = ("x", "scale", "shift?")
+    channels: ClassVar = Scaling(factor=1)
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x, scale, shift = required(inputs, 0, "x"), required(inputs, 1, "scale"), optional(inputs, 2)

@@ -28,6 +28,7 @@ from sparsec.ops.base import (
     required,
     static,
 )
+from sparsec.ops.channels import PerChannel, Summing
 from sparsec.ops.windows import (
     WINDOW_ATTRIBUTES,
     axis_pads,
@@ -37,6 +38,7 @@ from sparsec.ops.windows import (
     extent,
     output_sizes,
     padded,
+    scatter,
     taps,
 )
 
@@ -54,6 +56,7 @@ class Dense(Op):
     name = "dense"
     inputs = ("x", "kernel", "bias?")
     matrix_rows: ClassVar = {1: (1,)}
+    channels: ClassVar = Summing(in_axis=-2, out_axis=-1)
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x, kernel, bias = required(inputs, 0, "x"), required(inputs, 1, "kernel"), optional(inputs, 2)
@@ -81,6 +84,7 @@ class Conv(Op):
     inputs = ("x", "kernel", "bias?")
     attributes: ClassVar = {**WINDOW_ATTRIBUTES, "groups": Attribute(Kind.INT, 1)}
     matrix_rows: ClassVar = {1: (-1,)}
+    channels: ClassVar = Summing(in_axis=-2, out_axis=-1)
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x, kernel, bias = required(inputs, 0, "x"), required(inputs, 1, "kernel"), optional(inputs, 2)
@@ -128,6 +132,7 @@ class DepthwiseConv(Op):
     inputs = ("x", "kernel", "bias?")
     attributes: ClassVar = WINDOW_ATTRIBUTES
     matrix_rows: ClassVar = {1: (-2, -1)}
+    channels: ClassVar = PerChannel()
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x, kernel, bias = required(inputs, 0, "x"), required(inputs, 1, "kernel"), optional(inputs, 2)
@@ -176,6 +181,7 @@ class ConvTranspose(Op):
         "dilations": Attribute(Kind.INTS),
     }
     matrix_rows: ClassVar = {1: (-2,)}
+    channels: ClassVar = Summing(in_axis=-1, out_axis=-2)
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x, kernel, bias = required(inputs, 0, "x"), required(inputs, 1, "kernel"), optional(inputs, 2)
@@ -202,17 +208,7 @@ class ConvTranspose(Op):
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         x, kernel = given(inputs[0]), given(inputs[1])
-        window, filters = kernel.shape[:-2], kernel.shape[-2]
-        strides, crops, dilations = ints(attrs, "strides"), ints(attrs, "crops"), ints(attrs, "dilations")
-        sizes = x.shape[1:-1]
-        full = [(n - 1) * s + extent(k, d) for n, s, k, d in zip(sizes, strides, window, dilations, strict=True)]
-        room = [size + max(-crops[2 * axis + 1], 0) for axis, size in enumerate(full)]
-        y = np.zeros((x.shape[0], *room, filters), x.dtype)
-        for tap in np.ndindex(*window):
-            place = tuple(
-                slice(t * d, t * d + (n - 1) * s + 1, s)
-                for t, d, n, s in zip(tap, dilations, sizes, strides, strict=True)
-            )
-            y[(slice(None), *place)] += x @ kernel[tap].T
-        keep = tuple(slice(crops[2 * axis], size - crops[2 * axis + 1]) for axis, size in enumerate(full))
-        return (_with_bias(y[(slice(None), *keep)], optional_array(inputs, 2)),)
+        window, crops = kernel.shape[:-2], ints(attrs, "crops")
+        products = (x @ kernel[tap].T for tap in np.ndindex(*window))
+        y = scatter(products, window, ints(attrs, "strides"), ints(attrs, "dilations"), crops)
+        return (_with_bias(y, optional_array(inputs, 2)),)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparsec.ir import Array, Attrs, Dim, Shape, TensorType
+from sparsec.ir import Array, Attrs, Shape, TensorType
 from sparsec.ops.base import (
     Attribute,
     Kind,
@@ -25,6 +25,7 @@ from sparsec.ops.base import (
     register,
     required,
 )
+from sparsec.ops.channels import Scaling
 
 
 @register
@@ -36,6 +37,7 @@ class BatchNorm(Op):
 
     name = "batch_norm"
     inputs = ("x", "gamma?", "beta?", "mean", "variance")
+    channels: ClassVar = Scaling(factor=1)
     attributes: ClassVar = {"axis": Attribute(Kind.INT, -1), "epsilon": Attribute(Kind.FLOAT)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -87,7 +89,7 @@ class LayerNorm(Op):
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         x = given(inputs[0])
         axes = tuple(sorted(normal_axis(axis, x.ndim) for axis in ints(attrs, "axes")))
-        shape: list[Dim] = [x.shape[axis] if axis in axes else 1 for axis in range(x.ndim)]
+        shape = [x.shape[axis] if axis in axes else 1 for axis in range(x.ndim)]
         centred = x - x.mean(axis=axes, keepdims=True)
         variance = np.square(centred).mean(axis=axes, keepdims=True)
         y = centred / np.sqrt(variance + number(attrs, "epsilon"))

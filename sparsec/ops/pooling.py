@@ -20,6 +20,7 @@ from sparsec.ops.base import (
     register,
     required,
 )
+from sparsec.ops.channels import AlongSpace, Positional
 from sparsec.ops.windows import (
     WINDOW_ATTRIBUTES,
     axis_pads,
@@ -33,6 +34,7 @@ from sparsec.ops.windows import (
 
 class _Pool(Op):
     inputs = ("x",)
+    channels: ClassVar = Positional()
     attributes: ClassVar = {"window": Attribute(Kind.INTS), **WINDOW_ATTRIBUTES}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -86,6 +88,7 @@ class AvgPool(_Pool):
 
 class _Reduce(Op):
     inputs = ("x",)
+    channels: ClassVar = AlongSpace("axes")
     attributes: ClassVar = {"axes": Attribute(Kind.INTS), "keepdims": Attribute(Kind.BOOL, False)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -115,7 +118,7 @@ class ReduceMean(_Reduce):
     name = "reduce_mean"
 
     def reduce(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
-        return x.mean(axis=axes, keepdims=keepdims)
+        return np.asarray(x.mean(axis=axes, keepdims=keepdims))
 
 
 @register
@@ -125,4 +128,4 @@ class ReduceMax(_Reduce):
     name = "reduce_max"
 
     def reduce(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
-        return x.max(axis=axes, keepdims=keepdims)
+        return np.asarray(x.max(axis=axes, keepdims=keepdims))

@@ -23,6 +23,7 @@ from sparsec.ops.base import (
     register,
     required,
 )
+from sparsec.ops.channels import AlongSpace, Concatenating, Flattening, Permuting, Positional, Repeating
 from sparsec.ops.windows import expect_spatial
 
 TO_THE_END = 2**31 - 1
@@ -38,6 +39,7 @@ class Reshape(Op):
 
     name = "reshape"
     inputs = ("x",)
+    channels: ClassVar = Flattening()
     attributes: ClassVar = {"shape": Attribute(Kind.INTS)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -47,7 +49,7 @@ class Reshape(Op):
             raise GraphError(f"{entries} is not a target shape")
         result: list[Dim] = []
         rest: list[Dim] = list(x.shape)
-        known: list[Dim] = []
+        fixed = 1
         for axis, entry in enumerate(entries):
             if entry == 0:
                 if axis >= x.rank:
@@ -57,30 +59,22 @@ class Reshape(Op):
                 rest[axis] = 1
             else:
                 result.append(entry)
-                if entry > 0:
-                    known.append(entry)
-        total, fixed = product(rest), product(known)
+                fixed *= max(entry, 1)
+        total = product(rest)
         if -1 in entries:
-            if isinstance(total, int) and (not fixed or total % int(fixed)):
+            if isinstance(total, int) and total % fixed:
                 raise GraphError(f"{x} does not fit target shape {entries}")
-            result[entries.index(-1)] = total // int(fixed)
+            result[entries.index(-1)] = total // fixed
         elif total != fixed:
             raise GraphError(f"{x} does not fit target shape {entries}")
         return (TensorType(x.dtype, tuple(result)),)
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
-        x = given(inputs[0])
-        shape = [x.shape[axis] if entry == 0 else entry for axis, entry in enumerate(ints(attrs, "shape"))]
-        if -1 in shape:
-            # NumPy cannot work -1 out of an empty batch.
-            copied = prod(x.shape[axis] for axis, entry in enumerate(ints(attrs, "shape")) if entry == 0)
-            others = prod(entry for entry in ints(attrs, "shape") if entry > 0)
-            shape[shape.index(-1)] = (
-                prod(size for axis, size in enumerate(x.shape) if axis >= len(shape) or ints(attrs, "shape")[axis] != 0)
-                // others
-                if copied == 0
-                else x.size // (copied * others)
-            )
+        x, entries = given(inputs[0]), ints(attrs, "shape")
+        # NumPy cannot work -1 out where the batch is empty: count what is left without the copied axes.
+        left = prod(size for axis, size in enumerate(x.shape) if axis >= len(entries) or entries[axis] != 0)
+        rest = left // prod(entry for entry in entries if entry > 0)
+        shape = [x.shape[axis] if entry == 0 else rest if entry == -1 else entry for axis, entry in enumerate(entries)]
         return (x.reshape(shape),)
 
 
@@ -90,6 +84,7 @@ class Transpose(Op):
 
     name = "transpose"
     inputs = ("x",)
+    channels: ClassVar = Permuting()
     attributes: ClassVar = {"permutation": Attribute(Kind.INTS)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -108,6 +103,7 @@ class Pad(Op):
 
     name = "pad"
     inputs = ("x",)
+    channels: ClassVar = Positional(zeros=True)
     attributes: ClassVar = {"pads": Attribute(Kind.INTS)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -133,6 +129,7 @@ class Slice(Op):
 
     name = "slice"
     inputs = ("x",)
+    channels: ClassVar = AlongSpace("axis")
     attributes: ClassVar = {
         "axis": Attribute(Kind.INT),
         "start": Attribute(Kind.INT),
@@ -175,6 +172,7 @@ class Concat(Op):
 
     name = "concat"
     inputs = ("x*",)
+    channels: ClassVar = Concatenating()
     attributes: ClassVar = {"axis": Attribute(Kind.INT)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -205,6 +203,7 @@ class Tile(Op):
 
     name = "tile"
     inputs = ("x",)
+    channels: ClassVar = Repeating()
     attributes: ClassVar = {"repeats": Attribute(Kind.INTS)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -228,6 +227,7 @@ class Resize(Op):
 
     name = "resize"
     inputs = ("x",)
+    channels: ClassVar = Positional()
     attributes: ClassVar = {
         "sizes": Attribute(Kind.INTS),
         "method": Attribute(Kind.STR, choices=("nearest", "linear")),

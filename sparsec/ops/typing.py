@@ -11,9 +11,7 @@ from sparsec.ir import ABSENT, Array, Graph, Node, TensorType, check_structure, 
 from sparsec.ops.base import get_op
 
 
-def make_node(
-    op: str, name: str, inputs: Sequence[str], outputs: Sequence[str], layer: str = "", **attrs: object
-) -> Node:
+def make_node(op: str, name: str, inputs: Sequence[str], outputs: Sequence[str], layer: str = "", **attrs: object) -> Node:
     """A node whose attributes are checked and completed with their defaults.
 
     Raises:

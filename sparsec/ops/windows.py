@@ -1,13 +1,13 @@
 """Sliding windows over spatial axes: the arithmetic of padding and output sizes, shared by convolutions and pooling.
 
 Values are channels-last, ``[N, *spatial, C]`` with one to three spatial axes. Padding is either the word ``same``, which means
-TensorFlow's rule (the output has ``ceil(size / stride)`` positions, the odd one of the padding goes to the end), or explicit counts
-``(before_1, after_1, before_2, after_2, ...)`` in the order of the axes.
+TensorFlow's rule (the output has ``ceil(size / stride)`` positions, the odd one of the padding goes to the end), or
+explicit counts ``(before_1, after_1, before_2, after_2, ...)`` in the order of the axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -102,16 +102,60 @@ def taps(
     ]
     for tap in np.ndindex(*kernel):
         window = tuple(
-            slice(t * d, t * d + (p - 1) * s + 1, s)
-            for t, d, p, s in zip(tap, dilations, positions, strides, strict=True)
+            slice(t * d, t * d + (p - 1) * s + 1, s) for t, d, p, s in zip(tap, dilations, positions, strides, strict=True)
         )
         yield tap, x[(slice(None), *window)]
 
 
+def scatter(
+    products: Iterable[Array], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], crops: Sequence[int]
+) -> Array:
+    """The sum of values spread out by a transposed convolution.
+
+    Args:
+        products: for every kernel position, in order, the values ``[N, *positions, C]`` that it adds at ``position * stride``.
+        kernel: the window.
+        strides: per axis.
+        dilations: per axis.
+        crops: positions cut off before and after each axis; a negative one after an axis appends zeros.
+    """
+    y: Array | None = None
+    for tap, product in zip(np.ndindex(*kernel), products, strict=True):
+        steps = list(zip(tap, product.shape[1:-1], strides, dilations, strict=True))
+        if y is None:
+            full = [(n - 1) * s + extent(k, d) for (_, n, s, d), k in zip(steps, kernel, strict=True)]
+            room = [size + max(-crops[2 * axis + 1], 0) for axis, size in enumerate(full)]
+            keep = [slice(crops[2 * axis], size - crops[2 * axis + 1]) for axis, size in enumerate(full)]
+            y = np.zeros((product.shape[0], *room, product.shape[-1]), product.dtype)
+        place = [slice(t * d, t * d + (n - 1) * s + 1, s) for t, n, s, d in steps]
+        y[(slice(None), *place)] += product
+    assert y is not None
+    return y[(slice(None), *keep)]
+
+
+def blocks(positions: Sequence[int], position_bytes: int, limit: int) -> Iterator[tuple[slice, slice]]:
+    """Cuts ``[N, *positions]`` into blocks of at most about ``limit`` bytes, though never less than one row.
+
+    Args:
+        positions: the samples, then the sizes of the spatial axes.
+        position_bytes: what one position takes.
+        limit: bytes of one block.
+
+    Yields:
+        whole samples and everything in them, or one sample and some positions of the first spatial axis.
+    """
+    row_bytes = max(prod(positions[2:]) * position_bytes, 1)
+    rows = max(limit // row_bytes, 1)
+    samples = max(rows // max(positions[1], 1), 1)
+    for first in range(0, positions[0], samples):
+        for row in range(0, positions[1], rows):
+            yield slice(first, first + samples), slice(row, row + rows)
+
+
 def columns(
-    x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+    x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], limit: int = COLUMN_BYTES
 ) -> Iterator[tuple[slice, slice, Array]]:
-    """The windows of padded ``x`` as matrices, a bounded block at a time.
+    """The windows of padded ``x`` as matrices, a block of at most about ``limit`` bytes at a time.
 
     Yields:
         the samples and the positions of the first spatial axis that a block covers, and its windows,
@@ -131,13 +175,8 @@ def columns(
     # [N, *positions, C, *kernel] -> [N, *positions, *kernel, C]
     views = np.moveaxis(views, rank + 1, -1)
     row_length = prod(kernel) * x.shape[-1]
-    row_bytes = max(prod(views.shape[2 : rank + 1]) * row_length * x.itemsize, 1)
-    rows = max(COLUMN_BYTES // row_bytes, 1)
-    samples = max(rows // max(views.shape[1], 1), 1)
-    for first in range(0, views.shape[0], samples):
-        for row in range(0, views.shape[1], rows):
-            block = slice(first, first + samples), slice(row, row + rows)
-            yield *block, views[block].reshape(-1, row_length)
+    for block in blocks(views.shape[: rank + 1], row_length * x.itemsize, limit):
+        yield *block, views[block].reshape(-1, row_length)
 
 
 def expect_spatial(x: TensorType) -> int:

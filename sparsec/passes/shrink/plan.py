@@ -1,0 +1,73 @@
+"""The ShrinkPlan: what shrinking does, in the source's own terms, and its application to a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsec.ir import ABSENT, Array, Graph, Node
+
+Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class ShrinkPlan:
+    """What shrinking did, by weight path; a weight of the graph is a variable of the source.
+
+    Attributes:
+        kept: the indices kept, ascending, by weight path and axis; an axis that is not named is whole.
+        deltas: what is added to a weight, in float64, indexed as before shrinking; constants of removed channels end up in
+            biases and moving means.
+        added_biases: biases that linear layers did not have, by the name of their kernel, in float64, indexed as before
+            shrinking.
+    """
+
+    kept: Mapping[tuple[str, int], Indices] = field(default_factory=dict)
+    deltas: Mapping[str, Array] = field(default_factory=dict)
+    added_biases: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing changes."""
+        return not (self.kept or self.deltas or self.added_biases)
+
+
+def added_bias_path(kernel: str) -> str:
+    """The path of the bias that a linear layer gets whose kernel is at ``kernel``."""
+    return f"{kernel.rsplit('/', 1)[0]}/bias"
+
+
+def apply_plan(graph: Graph, plan: ShrinkPlan) -> Graph:
+    """The graph with its weights sliced and corrected.
+
+    Sums are done in float64 and rounded once to the weight's own dtype.
+    """
+    weights = {path: _updated(path, array, plan) for path, array in graph.weights.items()}
+    for kernel, bias in plan.added_biases.items():
+        path = added_bias_path(kernel)
+        weights[path] = _sliced(path, bias.astype(graph.weights[kernel].dtype), plan)
+    nodes = [_with_bias(node, plan) for node in graph.nodes]
+    return graph.with_nodes(nodes, weights)
+
+
+def _updated(path: str, array: Array, plan: ShrinkPlan) -> Array:
+    if path in plan.deltas:
+        array = (array.astype(np.float64) + plan.deltas[path]).astype(array.dtype)
+    return _sliced(path, array, plan)
+
+
+def _sliced(path: str, array: Array, plan: ShrinkPlan) -> Array:
+    for axis in range(array.ndim):
+        if (path, axis) in plan.kept:
+            array = array.take(plan.kept[path, axis], axis=axis)
+    return array
+
+
+def _with_bias(node: Node, plan: ShrinkPlan) -> Node:
+    if len(node.inputs) < 2 or node.inputs[1] not in plan.added_biases or (len(node.inputs) > 2 and node.inputs[2] != ABSENT):
+        return node
+    inputs = (*node.inputs[:2], added_bias_path(node.inputs[1]))
+    return Node(node.op, node.name, inputs, node.outputs, node.attrs, node.layer)
