@@ -121,13 +121,14 @@ def _block(g: RandomGraph, rng: np.random.Generator, x: str) -> str:
         return g.activation(y) if rng.random() < 0.8 else y
 
     width = int(rng.integers(2, 8))
-    match int(rng.integers(0, 8)):
+    match int(rng.integers(0, 9)):
         case 0:
             return g.node("add", conv(x, width), conv(x, width))
         case 1:
             return g.node("concat", conv(x, width), conv(x, int(rng.integers(2, 5))), axis=-1)
         case 2:
-            return g.activation(g.depthwise(conv(x, width), str(rng.choice(["same", "explicit"]))))
+            roomy = min(g.types[x].shape[1:3]) >= 3  # type: ignore[type-var]
+            return g.activation(g.depthwise(conv(x, width), str(rng.choice(["same", "explicit"])) if roomy else "same"))
         case 3 if g.types[x].shape[1] >= 4:  # type: ignore[operator]
             op = str(rng.choice(["max_pool", "avg_pool"]))
             return g.node(op, conv(x, width), window=(2, 2), strides=(2, 2), dilations=(1, 1), padding="same")
@@ -145,4 +146,11 @@ def _block(g: RandomGraph, rng: np.random.Generator, x: str) -> str:
             node = g.nodes[-1]
             again = g.node("conv", shared, *node.inputs[1:], **get_op("conv").complete(node.attrs))
             return g.node("maximum", shared, again)
-    return g.activation(g.conv(x, width, int(rng.choice([1, 2])), "explicit", 1, bool(rng.random() < 0.5)))
+        case 7:
+            # Squeeze and excite: a gate from the mean of every channel.
+            y = conv(x, width)
+            gate = g.node("relu", g.linear(g.node("reduce_mean", y, axes=(1, 2)), 3, bias=True))
+            gate = g.node("sigmoid", g.linear(gate, width, bias=True))
+            return g.node("mul", y, g.node("reshape", gate, shape=(0, 1, 1, width)))
+    size = int(rng.choice([1, 2])) if min(g.types[x].shape[1:3]) >= 2 else 1  # type: ignore[type-var]
+    return g.activation(g.conv(x, width, size, "explicit", 1, bool(rng.random() < 0.5)))

@@ -14,15 +14,14 @@ rule is opaque.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsec.ir import ABSENT, Array, Attrs, Node, TensorType
+from sparsec.ir import ABSENT, Array, Attrs, AttrValue, Node, TensorType
 
 Mask = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.intp]
@@ -155,8 +154,8 @@ class ChannelRule(ABC):
         """What removing the channels ``gone`` of input 0 takes from each output channel; ``None`` if nothing is summed."""
         return None
 
-    def resized(self, attrs: Attrs, channels: Sequence[int]) -> dict[str, object]:
-        """The attributes after shrinking, where ``channels`` counts those left of each input."""
+    def resized(self, attrs: Attrs, channels: int) -> dict[str, AttrValue]:
+        """The attributes once the output has only ``channels`` left."""
         return dict(attrs)
 
 
@@ -309,29 +308,36 @@ class Permuting(Positional):
         return super().applies(view)
 
 
-class Flattening(ChannelRule):
-    """``[N, *spatial, C]`` to ``[N, prod(spatial) * C]``: each channel becomes one feature for every position."""
+class Reshaping(ChannelRule):
+    """Reshapes whose last axis holds whole runs of channels: element i of it is channel ``i mod C`` of the input.
+
+    ``[N, H, W, C]`` to ``[N, H * W * C]`` repeats the channels for every position; ``[N, C]`` to ``[N, 1, 1, C]`` keeps them.
+    """
 
     def applies(self, view: NodeView) -> str:
-        x = view.types[view.node.inputs[0]]
-        if view.attrs["shape"] != (0, -1):
-            return "reshape that is not a flattening"
-        if not all(isinstance(size, int) for size in x.shape[1:]) or not view.channels(view.node.inputs[0]):
-            return "reshape of a value whose sizes are not known"
-        return ""
+        before, after = view.channels(view.node.inputs[0]), view.channels(view.node.output)
+        if not before or not after or view.is_weight(0):
+            return "reshape of a value whose channels are not known"
+        return "reshape that splits the channels" if after % before else ""
 
-    def _positions(self, view: NodeView) -> int:
-        return prod(size for size in view.types[view.node.inputs[0]].shape[1:-1] if isinstance(size, int))
+    @staticmethod
+    def _runs(view: NodeView) -> int:
+        return view.channels(view.node.output) // view.channels(view.node.inputs[0])
 
     def tie(self, view: NodeView, ties: Ties) -> None:
-        ties.tie_value(view.node.output, np.tile(ties.value(view.node.inputs[0]), self._positions(view)))
+        ties.tie_value(view.node.output, np.tile(ties.value(view.node.inputs[0]), self._runs(view)))
 
     def constants(self, view: NodeView, facts: Mapping[str, Constants]) -> Constants:
         x = facts[view.node.inputs[0]]
-        return Constants(np.tile(x.known, self._positions(view)), np.tile(x.values, self._positions(view)))
+        return Constants(np.tile(x.known, self._runs(view)), np.tile(x.values, self._runs(view)))
 
     def reads(self, view: NodeView, read: Mask) -> dict[str, Mask]:
-        return {view.node.inputs[0]: np.asarray(read.reshape(self._positions(view), -1).any(axis=0))}
+        return {view.node.inputs[0]: np.asarray(read.reshape(self._runs(view), -1).any(axis=0))}
+
+    def resized(self, attrs: Attrs, channels: int) -> dict[str, AttrValue]:
+        shape = attrs["shape"]
+        assert isinstance(shape, tuple)
+        return {**attrs, "shape": shape if shape[-1] in (0, -1) else (*shape[:-1], channels)}
 
 
 class Concatenating(ChannelRule):

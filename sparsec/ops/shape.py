@@ -23,7 +23,7 @@ from sparsec.ops.base import (
     register,
     required,
 )
-from sparsec.ops.channels import AlongSpace, Concatenating, Flattening, Permuting, Positional, Repeating
+from sparsec.ops.channels import AlongSpace, Concatenating, Permuting, Positional, Repeating, Reshaping
 from sparsec.ops.windows import expect_spatial
 
 TO_THE_END = 2**31 - 1
@@ -39,7 +39,7 @@ class Reshape(Op):
 
     name = "reshape"
     inputs = ("x",)
-    channels: ClassVar = Flattening()
+    channels: ClassVar = Reshaping()
     attributes: ClassVar = {"shape": Attribute(Kind.INTS)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:

@@ -62,7 +62,17 @@ def _plan(graph: Graph, analysis: Analysis) -> ShrinkPlan:
             added[kernel] = delta
             if (kernel, _out_axis(graph, view.node)) in kept:
                 kept[f"{kernel.rsplit('/', 1)[0]}/bias", 0] = kept[kernel, _out_axis(graph, view.node)]
-    return ShrinkPlan(kept, deltas, added)
+    return ShrinkPlan(kept, deltas, added, _channels(analysis))
+
+
+def _channels(analysis: Analysis) -> dict[str, int]:
+    left: dict[str, int] = {}
+    for view, rule, _ in analysis.views:
+        if rule is not None:
+            gone = analysis.removed[analysis.classes.values[view.node.output]]
+            if gone.any():
+                left[view.node.name] = int((~gone).sum())
+    return left
 
 
 def _out_axis(graph: Graph, node: Node) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsec.ir import ABSENT, Array, Graph, Node
+from sparsec.ops import get_op
 
 Indices = npt.NDArray[np.intp]
 
@@ -23,11 +24,13 @@ class ShrinkPlan:
             biases and moving means.
         added_biases: biases that linear layers did not have, by the name of their kernel, in float64, indexed as before
             shrinking.
+        channels: the channels left of the output of every node whose attributes may state them, by node name.
     """
 
     kept: Mapping[tuple[str, int], Indices] = field(default_factory=dict)
     deltas: Mapping[str, Array] = field(default_factory=dict)
     added_biases: Mapping[str, Array] = field(default_factory=dict)
+    channels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -49,7 +52,7 @@ def apply_plan(graph: Graph, plan: ShrinkPlan) -> Graph:
     for kernel, bias in plan.added_biases.items():
         path = added_bias_path(kernel)
         weights[path] = _sliced(path, bias.astype(graph.weights[kernel].dtype), plan)
-    nodes = [_with_bias(node, plan) for node in graph.nodes]
+    nodes = [_resized(_with_bias(node, plan), plan) for node in graph.nodes]
     return graph.with_nodes(nodes, weights)
 
 
@@ -64,6 +67,13 @@ def _sliced(path: str, array: Array, plan: ShrinkPlan) -> Array:
         if (path, axis) in plan.kept:
             array = array.take(plan.kept[path, axis], axis=axis)
     return array
+
+
+def _resized(node: Node, plan: ShrinkPlan) -> Node:
+    rule = get_op(node.op).channels
+    if node.name not in plan.channels or rule is None:
+        return node
+    return replace(node, attrs=rule.resized(node.attrs, plan.channels[node.name]))
 
 
 def _with_bias(node: Node, plan: ShrinkPlan) -> Node:
