@@ -1,0 +1,27 @@
+"""Kernels: the ways to run an operator on this machine, in one table, and the choice among them by cost."""
+
+from sparsec.kernels.base import Epilogue, Kernel, Run, Stage, Task
+from sparsec.kernels.costs import MEASURED, Coefficients
+from sparsec.kernels.elementwise import IN_PLACE, POINTWISE
+from sparsec.kernels.table import KERNEL_OPS, KERNELS, Choice, choose
+from sparsec.kernels.weights import TENSOR, Packing, Weight, WeightStore
+
+__all__ = [
+    "IN_PLACE",
+    "KERNELS",
+    "KERNEL_OPS",
+    "MEASURED",
+    "POINTWISE",
+    "TENSOR",
+    "Choice",
+    "Coefficients",
+    "Epilogue",
+    "Kernel",
+    "Packing",
+    "Run",
+    "Stage",
+    "Task",
+    "Weight",
+    "WeightStore",
+    "choose",
+]

@@ -1,0 +1,264 @@
+"""The model that users call."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import BinaryIO, Final
+
+import numpy as np
+
+from sparsec.bundle import SelfCheck, read_bundle
+from sparsec.errors import GraphError, InputError, VerificationError
+from sparsec.ir import BATCH, Array, evaluate, symbols
+from sparsec.kernels import WeightStore
+from sparsec.ops import infer_types
+from sparsec.program import Program
+from sparsec.runtime.plan import Plan, PlannedStep, Planner
+from sparsec.runtime.signature import Inputs, TensorInfo, arrange_inputs, bind_sizes, convert_inputs
+from sparsec.runtime.threads import BLAS_THREADS, blas_threads
+
+MAX_PLANS: Final = 8
+"""The prepared plans that a model keeps, one for each set of input shapes; the one used longest ago goes first."""
+
+Outputs = Array | tuple[Array, ...] | dict[str, Array]
+
+
+class Model:
+    """A program that can be called, from several threads at once if need be.
+
+    Plans are prepared at the first call with new input shapes, and kept; they share their packed weights.
+
+    Args:
+        program: what to run.
+        threads: how many threads BLAS may use; ``None`` leaves that to the environment. The limit needs the package
+            ``threadpoolctl`` and holds for the whole process while a call lasts. Sparse kernels do not heed it: they run in the
+            thread that calls.
+
+    Attributes:
+        name: the model's name.
+        inputs: name, shape and dtype of each input, in order.
+        outputs: name, shape and dtype of each output, in order.
+
+    Raises:
+        InputError: ``threads`` is not positive.
+    """
+
+    def __init__(self, program: Program, *, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"{threads} threads are too few; give 1 or more, or None for the default")
+        if threads is not None and not BLAS_THREADS.supported:
+            warnings.warn(
+                "threads= has no effect, because threadpoolctl is not installed; install it with: pip install threadpoolctl",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        graph = program.skeleton()
+        types = infer_types(graph)
+        self.name = program.name
+        self._input_types = tuple(entry.type for entry in graph.inputs)
+        self._output_types = tuple(types[port.value] for port in graph.outputs)
+        self.inputs = tuple(TensorInfo.of(entry.name, entry.type) for entry in graph.inputs)
+        self.outputs = tuple(
+            TensorInfo.of(port.name, type_) for port, type_ in zip(graph.outputs, self._output_types, strict=True)
+        )
+        self._threads = threads
+        self._store = WeightStore(program.tensors)
+        self._planner = Planner(graph, self._store, blas_threads(threads))
+        self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
+        self._reported: frozenset[str] = frozenset()
+        self._lock = Lock()
+
+    def __call__(self, x: Inputs, *, as_dict: bool = False, batch_size: int | None = None) -> Outputs:
+        """Run the model.
+
+        Args:
+            x: one array, batch first, for a model with one input; else a list or tuple in the model's order, or a dict by name.
+                Safe casts and float64 to float32 are made.
+            as_dict: return a dict by output name.
+            batch_size: run at most so many samples at a time, which bounds the memory.
+
+        Returns:
+            one array for a model with one output, else a tuple in the model's order; the arrays are the caller's to change.
+
+        Raises:
+            InputError: the inputs do not fit the model; the message names the input, what came and what was expected.
+        """
+        outputs = self.run(x, batch_size=batch_size)
+        if as_dict:
+            return {info.name: y for info, y in zip(self.outputs, outputs, strict=True)}
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, x: Inputs, *, batch_size: int | None = None) -> tuple[Array, ...]:
+        """Run the model as a call does, and return a tuple of outputs however many there are.
+
+        Args:
+            x: as for a call.
+            batch_size: as for a call.
+
+        Raises:
+            InputError: as for a call.
+        """
+        names = [info.name for info in self.inputs]
+        arrays = convert_inputs(arrange_inputs(x, names), names, self._input_types)
+        sizes = bind_sizes(arrays, names, self._input_types)
+        return self._run(arrays, sizes) if batch_size is None else self._run_chunks(arrays, sizes, batch_size)
+
+    def prepare(self, batch: int, sizes: Mapping[str, int] | None = None) -> None:
+        """Prepare the plan for a batch size ahead of the first call.
+
+        Args:
+            batch: the number of samples.
+            sizes: of the model's other symbols, by name.
+
+        Raises:
+            InputError: ``batch`` is not positive, a symbol has no size, or the model does not take inputs of these sizes.
+        """
+        self._prepared(self._all_sizes(batch, sizes))
+
+    def plan(self, batch: int = 1, sizes: Mapping[str, int] | None = None) -> tuple[PlannedStep, ...]:
+        """What the model does for a batch size, step by step: kernels and why they were chosen.
+
+        Args:
+            batch: the number of samples.
+            sizes: of the model's other symbols, by name.
+
+        Raises:
+            InputError: as for :meth:`prepare`.
+        """
+        return self._prepared(self._all_sizes(batch, sizes)).described
+
+    def summary(self, batch: int = 1, sizes: Mapping[str, int] | None = None) -> str:
+        """Inputs, outputs, and the steps for a batch size with their kernels, as a table in plain text.
+
+        Args:
+            batch: the number of samples.
+            sizes: of the model's other symbols, by name.
+
+        Raises:
+            InputError: as for :meth:`prepare`.
+        """
+        plan = self._prepared(self._all_sizes(batch, sizes))
+        lines = [f"{self.name}: {len(plan.steps)} steps for batch {batch}, {self._store.nbytes} bytes of weights"]
+        lines += [f"  input  {info}" for info in self.inputs] + [f"  output {info}" for info in self.outputs]
+        if plan.missing:
+            lines.append(f"  not installed, and would make it faster: {', '.join(sorted(plan.missing))}")
+        width = max((len(step.node) for step in plan.described), default=0)
+        for step in plan.described:
+            kernel = " + ".join((step.kernel, *step.fused))
+            lines.append(f"  {step.node:{width}}  {step.op:14}  {kernel}{step.reason and f' ({step.reason})'}")
+        return "\n".join(lines)
+
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of the weights as they are packed for the plans prepared so far."""
+        return self._store.nbytes
+
+    def _all_sizes(self, batch: int, sizes: Mapping[str, int] | None) -> dict[str, int]:
+        if batch < 1:
+            raise InputError(f"batch {batch} is not a number of samples; give 1 or more")
+        known = {**(sizes or {}), BATCH: batch}
+        wanted = frozenset(name for type_ in self._input_types for dim in type_.shape for name in symbols(dim))
+        missing = sorted(wanted - known.keys())
+        if missing:
+            raise InputError(
+                f"the sizes {', '.join(missing)} of the inputs {'; '.join(map(str, self.inputs))} are not known; a plan is"
+                " prepared at the first call instead"
+            )
+        return {name: known[name] for name in wanted}
+
+    def _prepared(self, sizes: Mapping[str, int]) -> Plan:
+        key = tuple(size for _, size in sorted(sizes.items()))
+        with self._lock:
+            if key in self._plans:
+                self._plans.move_to_end(key)
+                return self._plans[key]
+            try:
+                plan = self._planner.plan(sizes)
+            except GraphError as error:
+                given = ", ".join(f"{name} = {size}" for name, size in sorted(sizes.items()))
+                raise InputError(f"the model does not take inputs with {given or 'these shapes'}: {error}") from None
+            self._plans[key] = plan
+            if len(self._plans) > MAX_PLANS:
+                self._plans.popitem(last=False)
+            unknown = plan.missing - self._reported
+            self._reported |= plan.missing
+        if unknown:
+            warnings.warn(
+                f"{', '.join(sorted(unknown))} is not installed: sparse weights run as dense ones, slower",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return plan
+
+    def _run(self, arrays: Sequence[Array], sizes: Mapping[str, int]) -> tuple[Array, ...]:
+        if sizes.get(BATCH) == 0:
+            shapes = [tuple(evaluate(dim, sizes) for dim in type_.shape) for type_ in self._output_types]
+            return tuple(np.empty(shape, type_.dtype) for shape, type_ in zip(shapes, self._output_types, strict=True))
+        plan = self._prepared(sizes)
+        with BLAS_THREADS.limited(self._threads):
+            return plan.run(arrays)
+
+    def _run_chunks(self, arrays: Sequence[Array], sizes: Mapping[str, int], batch_size: int) -> tuple[Array, ...]:
+        if batch_size < 1:
+            raise InputError(f"batch_size {batch_size} is too small; give 1 or more")
+        for info in (*self.inputs, *self.outputs):
+            if info.shape[:1] != (BATCH,):
+                raise InputError(f"batch_size= cannot be used, because axis 0 of {info} is not the batch")
+        samples = sizes[BATCH]
+        chunks = []
+        for first in range(0, max(samples, 1), batch_size):
+            part = [array[first : first + batch_size] for array in arrays]
+            chunks.append(self._run(part, {**sizes, BATCH: min(batch_size, samples - first)}))
+        return chunks[0] if len(chunks) == 1 else tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
+
+
+def load(
+    source: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    threads: int | None = None,
+    batch: int | None = None,
+    check: bool = False,
+    mmap: bool = False,
+) -> Model:
+    """Load a bundle.
+
+    Args:
+        source: a path, the bytes of a bundle, or a binary file.
+        threads: how many threads BLAS may use; see :class:`Model`.
+        batch: prepare for this batch size now, rather than at the first call.
+        check: run the self-check that the bundle carries.
+        mmap: map the arrays of a ``stored`` bundle into memory instead of reading them: loading is faster, and weights that
+            are used as they are stored stay in the file. Checksums are not verified then, and the file must not change while
+            the model lives.
+
+    Raises:
+        FormatError: it is not a bundle, is damaged, or breaks a limit.
+        InputError: it cannot be opened, or an option does not fit the model.
+        VerificationError: the self-check failed.
+    """
+    bundle = read_bundle(source, mmap=mmap)
+    selfcheck = bundle.meta.selfcheck
+    model = Model(bundle.program, threads=threads)
+    # The program would keep the stored form of weights alive that are packed below.
+    del bundle
+    if check:
+        _check(model, selfcheck)
+    if batch is not None:
+        model.prepare(batch)
+    return model
+
+
+def _check(model: Model, selfcheck: SelfCheck | None) -> None:
+    if selfcheck is None:
+        raise InputError(f"the bundle of {model.name!r} carries no self-check; load it without check=True")
+    result = selfcheck.compare(model.run(selfcheck.make_inputs()))
+    if not result.passed:
+        name = model.outputs[result.output].name
+        raise VerificationError(
+            f"the self-check of {model.name!r} failed: output {name!r} is off by {result.worst:.3g} of its scale, at most"
+            f" {result.tolerance:.3g} was expected; the bundle is damaged or this machine computes wrongly"
+        )

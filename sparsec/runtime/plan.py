@@ -1,0 +1,253 @@
+"""The prepared plan: a program made ready for this machine and for one set of input shapes.
+
+A plan is a list of steps over numbered slots. A step is a kernel together with the bias and the elementwise operators that
+follow it, or an elementwise operator, which writes over a buffer that nobody needs any more if there is one, or the reference
+evaluation of an operator. Slots are emptied after their last use. A plan is immutable and may run in several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sparsec.ir import ABSENT, Array, Graph, Node, TensorType
+from sparsec.kernels import IN_PLACE, KERNEL_OPS, POINTWISE, Epilogue, Stage, Task, WeightStore, choose
+from sparsec.ops import get_op, infer_types
+from sparsec.runtime.buffers import Buffers, Unit
+
+Slots = list[Any]
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """What a plan does for one node, for summaries.
+
+    Attributes:
+        node: the node's name.
+        layer: the path of the layer that it comes from; empty where there is none.
+        op: the operator.
+        kernel: the kernel that runs it, ``in place`` for elementwise work on a buffer that is there, ``reference`` for the
+            operator's own evaluation.
+        reason: why that kernel; empty where there is no choice.
+        fused: the operators applied in the same step, in order.
+        microseconds: the cost model's estimate; ``None`` where it has none.
+    """
+
+    node: str
+    layer: str
+    op: str
+    kernel: str
+    reason: str = ""
+    fused: tuple[str, ...] = ()
+    microseconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what it runs, and the slots that are empty afterwards."""
+
+    run: Callable[[Slots], None]
+    frees: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A prepared plan.
+
+    Attributes:
+        slots: how many there are; the inputs stand in the first.
+        steps: in order.
+        outputs: for each output, its slot or its constant value, and whether it is copied before it is given out.
+        described: the steps, for summaries.
+        missing: packages that are not installed and would have made it faster.
+    """
+
+    slots: int
+    steps: tuple[Step, ...]
+    outputs: tuple[tuple[int | Array, bool], ...]
+    described: tuple[PlannedStep, ...]
+    missing: frozenset[str]
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """The outputs for checked inputs."""
+        slots: Slots = [*inputs, *([None] * (self.slots - len(inputs)))]
+        with np.errstate(all="ignore"):
+            for step in self.steps:
+                step.run(slots)
+                for slot in step.frees:
+                    slots[slot] = None
+        found = [slots[source] if isinstance(source, int) else source for source, _ in self.outputs]
+        return tuple(y.copy() if copied else y for y, (_, copied) in zip(found, self.outputs, strict=True))
+
+
+class Planner:
+    """Makes plans of one model.
+
+    Args:
+        graph: the model, with weights of the right types; their values are not read.
+        store: the weights.
+        threads: how many threads BLAS uses.
+    """
+
+    def __init__(self, graph: Graph, store: WeightStore, threads: int) -> None:
+        self._graph = graph
+        self._store = store
+        self._threads = threads
+        self._units = self._group()
+        self._buffers = Buffers(graph, self._units, store)
+
+    def plan(self, sizes: Mapping[str, int]) -> Plan:
+        """The plan for given sizes of the model's symbols.
+
+        Raises:
+            GraphError: the model does not take inputs of these sizes.
+        """
+        types = infer_types(self._graph.bind(sizes))
+        slots = {entry.name: slot for slot, entry in enumerate(self._graph.inputs)}
+        for unit in self._units:
+            for value in unit.outputs:
+                slots[value] = len(slots)
+        steps, described, missing = [], [], set[str]()
+        for index, unit in enumerate(self._units):
+            run, description, absent = self._step(index, unit, types, slots)
+            steps.append(Step(run, tuple(slots[value] for value in self._buffers.last_reads(index))))
+            described.append(description)
+            missing.update(absent)
+        outputs = tuple(
+            (slots[port.value] if port.value in slots else self._store.array(port.value), shared)
+            for port, shared in zip(self._graph.outputs, self._buffers.shared_outputs, strict=True)
+        )
+        return Plan(len(slots), tuple(steps), outputs, tuple(described), frozenset(missing))
+
+    # --- units ------------------------------------------------------------------------------------------------------
+
+    def _group(self) -> list[Unit]:
+        consumers, kept = self._graph.consumers(), self._graph.output_values()
+        fused: set[str] = set()
+        units = []
+        for node in self._graph.nodes:
+            if node.name in fused:
+                continue
+            chain: list[Node] = []
+            has_kernel = self._has_kernel(node)
+            if has_kernel:
+                value = node.output
+                while value not in kept:
+                    readers = consumers.get(value, [])
+                    if len(readers) != 1 or not self._can_follow(node, readers[0], value):
+                        break
+                    chain.append(readers[0])
+                    value = readers[0].output
+            fused.update(follower.name for follower in chain)
+            units.append(Unit(node, tuple(chain), has_kernel or node.op in IN_PLACE))
+        return units
+
+    def _has_kernel(self, node: Node) -> bool:
+        return node.op in KERNEL_OPS and all(name == ABSENT or name in self._store for name in node.inputs[1:])
+
+    def _can_follow(self, head: Node, node: Node, value: str) -> bool:
+        if node.op not in POINTWISE or node.inputs[0] != value:
+            return False
+        return all(name == ABSENT or self._is_vector(head, name) for name in node.inputs[1:])
+
+    def _is_vector(self, head: Node, name: str) -> bool:
+        """Whether a value is a weight that broadcasts over the output of ``head`` along its channels alone."""
+        if name not in self._store:
+            return False
+        kernel, vector = self._store.weight(head.inputs[1]), self._store.weight(name)
+        channels = prod(kernel.shape[axis] for axis in get_op(head.op).matrix_rows[1])
+        flat = vector.size == (vector.shape[-1] if vector.shape else 1) and vector.size in (1, channels)
+        return flat and len(vector.shape) <= len(kernel.shape)
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def _step(
+        self, index: int, unit: Unit, types: Mapping[str, TensorType], slots: Mapping[str, int]
+    ) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
+        if self._has_kernel(unit.head):
+            return self._kernel_step(unit, types, slots)
+        node = unit.head
+        arguments = self._arguments(node, slots)
+        if unit.fresh:
+            over = next((name for name in node.inputs if self._fits(name, node.output, index, types)), "")
+            where = None if over == "" else slots[over]
+            run = _elementwise(node, arguments, where, slots[node.output])
+            return run, _described(unit, "elementwise" if where is None else "in place"), ()
+        return _reference(node, arguments, [slots[value] for value in node.outputs]), _described(unit, "reference"), ()
+
+    def _kernel_step(
+        self, unit: Unit, types: Mapping[str, TensorType], slots: Mapping[str, int]
+    ) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
+        node = unit.head
+        source, path = node.inputs[:2]
+        x, y = types[source], types[node.output]
+        task = Task(
+            node.op,
+            node.attrs,
+            _sizes(x),
+            _sizes(y),
+            y.dtype,
+            self._store.weight(path),
+            self._store.nonzeros(path),
+            self._threads,
+        )
+        choice = choose(task)
+        epilogue = Epilogue(self._constant(node, 2), tuple(self._stage(follower) for follower in unit.fused))
+        bound = choice.kernel.bind(task, self._store.packed(path, choice.kernel.packing, node.attrs), epilogue)
+        reads, writes = slots[source], slots[unit.outputs[0]]
+
+        def run(values: Slots) -> None:
+            values[writes] = bound(values[reads])
+
+        return run, _described(unit, choice.kernel.name, choice.reason, choice.cost / 1e3), choice.missing
+
+    def _stage(self, node: Node) -> Stage:
+        vectors = [None if name == ABSENT else self._store.array(name).reshape(-1) for name in node.inputs[1:]]
+        return Stage(node.op, IN_PLACE[node.op], node.attrs, tuple(vectors))
+
+    def _constant(self, node: Node, position: int) -> Array | None:
+        name = node.inputs[position] if position < len(node.inputs) else ABSENT
+        return None if name == ABSENT else self._store.array(name)
+
+    def _arguments(self, node: Node, slots: Mapping[str, int]) -> Callable[[Slots], list[Array | None]]:
+        pairs = [(slots.get(name), self._store.array(name) if name in self._store else None) for name in node.inputs]
+        return lambda values: [constant if slot is None else values[slot] for slot, constant in pairs]
+
+    def _fits(self, value: str, output: str, index: int, types: Mapping[str, TensorType]) -> bool:
+        if value == ABSENT or value in self._store or types[value] != types[output]:
+            return False
+        return self._buffers.may_overwrite(value, index)
+
+
+def _sizes(type_: TensorType) -> tuple[int, ...]:
+    return tuple(int(str(dim)) for dim in type_.shape)
+
+
+def _described(unit: Unit, kernel: str, reason: str = "", microseconds: float | None = None) -> PlannedStep:
+    fused = tuple(node.op for node in unit.fused)
+    return PlannedStep(unit.head.name, unit.head.layer, unit.head.op, kernel, reason, fused, microseconds)
+
+
+def _elementwise(
+    node: Node, arguments: Callable[[Slots], list[Array | None]], over: int | None, writes: int
+) -> Callable[[Slots], None]:
+    function, attrs = IN_PLACE[node.op], node.attrs
+
+    def run(values: Slots) -> None:
+        values[writes] = function(attrs, *arguments(values), out=None if over is None else values[over])
+
+    return run
+
+
+def _reference(node: Node, arguments: Callable[[Slots], list[Array | None]], writes: Sequence[int]) -> Callable[[Slots], None]:
+    op, attrs = get_op(node.op), node.attrs
+
+    def run(values: Slots) -> None:
+        for slot, value in zip(writes, op.evaluate(attrs, arguments(values)), strict=True):
+            values[slot] = value
+
+    return run
