@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import prod
 
 import numpy as np
@@ -21,6 +21,7 @@ from sparsec.kernels import (
     MEASURED,
     POINTWISE,
     TENSOR,
+    Coefficients,
     Epilogue,
     Stage,
     Task,
@@ -153,8 +154,7 @@ def test_kernel_equals_reference(kernel, data):
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if k.op == "conv"], ids=lambda kernel: kernel.name)
 def test_convolution_in_many_blocks(kernel, monkeypatch):
     """Sizes at which windows are gathered in parts of one sample, whole samples, and both with a rest."""
-    for name in ("BLOCK_BYTES", "BLOCK_ROWS"):
-        monkeypatch.setattr(f"sparsec.kernels.convolution.{name}", 1)
+    monkeypatch.setattr("sparsec.kernels.convolution.BLOCK_ROWS", 1)
     rng = np.random.default_rng(3)
     for limit in (1, 700, 5000, 20000):
         monkeypatch.setattr("sparsec.kernels.sparse.PANEL_BYTES", limit)
@@ -164,6 +164,28 @@ def test_convolution_in_many_blocks(kernel, monkeypatch):
             x, kernel_array = rng.standard_normal((5, 7, 6, 4)), rng.standard_normal((window, window, 2, 6))
             attrs = {"strides": (1, 2), "dilations": (1, 1), "padding": "same", "groups": 2}
             Case("conv", attrs, x, kernel_array, rng.standard_normal(6), "float32").check(kernel)
+
+
+@pytest.mark.parametrize("limit", [1, 3000, 1 << 20])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolution_of_few_channels_at_many_positions(limit, channels, monkeypatch):
+    monkeypatch.setattr("sparsec.kernels.convolution.BLOCK_BYTES", limit)
+    monkeypatch.setattr("sparsec.kernels.convolution.BLOCK_ROWS", 1)
+    monkeypatch.setattr("sparsec.kernels.convolution.MANY_POSITIONS", 1)
+    rng = np.random.default_rng(8)
+    attrs = {"strides": (2, 1), "dilations": (1, 2), "padding": "same"}
+    arrays = rng.standard_normal((5, 9, 8, channels)), rng.standard_normal((3, 3, channels, 4)), rng.standard_normal(4)
+    Case("conv", attrs, *arrays, "float32").check(next(kernel for kernel in KERNELS if kernel.name == "conv/blas"))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 100, 256, 300])
+@pytest.mark.parametrize("positions", [0, 1, 7, 1000])
+def test_epilogue_adds_the_bias_once_everywhere(channels, positions):
+    rng = np.random.default_rng(9)
+    part, bias = rng.standard_normal((positions, channels)), rng.standard_normal(channels)
+    for given_part in (part.copy(), part.copy(order="F"), np.repeat(part, 2, axis=0)[::2]):
+        Epilogue(bias)(given_part)
+        np.testing.assert_array_equal(given_part, part + bias)
 
 
 def test_depthwise_in_many_blocks(monkeypatch):
@@ -230,6 +252,18 @@ def test_costs_grow_with_the_work():
         costs = [kernel.cost(dense_task(0.1, vectors), MEASURED) for vectors in (1, 2, 16, 256)]
         assert costs == sorted(costs)
         assert all(cost > 0 for cost in costs)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_costs_are_linear_in_the_coefficients(kernel, data):
+    """What the fit in benchmarks/kernels.py rests on."""
+    task = data.draw(CASES[kernel.op]).task
+    names = [field.name for field in fields(Coefficients) if field.name not in ("cache_bytes", "thread_gain")]
+    nothing = replace(MEASURED, **dict.fromkeys(names, 0.0))
+    parts = [kernel.cost(task, replace(nothing, **{name: getattr(MEASURED, name)})) for name in names]
+    assert sum(parts) == pytest.approx(kernel.cost(task, MEASURED))
 
 
 def test_more_threads_make_dense_kernels_cheaper():

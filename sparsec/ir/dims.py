@@ -17,7 +17,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import gcd
 
-from sparsec.errors import InputError
+from sparsec.errors import GraphError, InputError
+
+MAX_SIZE = 2**63 - 1
+MAX_TERMS = 64
+MAX_DEGREE = 16
+MAX_KEY_LENGTH = 4096
+"""Bounds on sizes and expressions, far beyond what models have: a file must not make type inference run away."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,8 @@ def _from_terms(terms: Iterable[tuple[Monomial, int]]) -> Dim:
     )
     if not kept:
         return 0
+    if len(kept) > MAX_TERMS or len(kept[0][0]) > MAX_DEGREE or max(abs(c) for _, c in kept) > MAX_SIZE:
+        raise GraphError("a symbolic size has become too complicated; give the sizes of the inputs with --input-shape")
     if len(kept) == 1 and not kept[0][0]:
         return kept[0][1]
     return Expr(tuple(kept))
@@ -133,7 +141,10 @@ def _floor_div(numerator: Dim, divisor: int) -> Dim:
     if common > 1:
         rest = _from_terms((monomial, coefficient // common) for monomial, coefficient in rest.terms)
         return quotient + _floor_div(rest, divisor // common)
-    atom = FloorDiv(f"floor(({rest})/{divisor})", rest, divisor)
+    key = f"floor(({rest})/{divisor})"
+    if len(key) > MAX_KEY_LENGTH:
+        raise GraphError("a symbolic size has become too complicated; give the sizes of the inputs with --input-shape")
+    atom = FloorDiv(key, rest, divisor)
     return quotient + Expr((((atom,), 1),))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsec.errors import GraphError
-from sparsec.ir.dims import Dim, Shape, format_shape, substitute
+from sparsec.ir.dims import MAX_SIZE, Dim, Shape, format_shape, substitute
 
 Array = npt.NDArray[Any]
 AttrValue = bool | int | float | str | None | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
@@ -40,6 +40,8 @@ class TensorType:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise GraphError(f"dtype {self.dtype!r} is none of {', '.join(DTYPES)}")
+        if any(isinstance(dim, int) and not 0 <= dim <= MAX_SIZE for dim in self.shape):
+            raise GraphError(f"shape {format_shape(self.shape)} has a size that is negative or beyond {MAX_SIZE}")
 
     @property
     def rank(self) -> int:

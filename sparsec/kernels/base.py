@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from math import prod
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from sparsec.ir import Array, Attrs
 from sparsec.kernels.costs import Coefficients
@@ -18,6 +20,10 @@ Run = Callable[[Array], Array]
 
 InPlace = Callable[..., Array]
 """An elementwise function ``(attrs, *inputs, out=None)``; see :data:`sparsec.kernels.IN_PLACE`."""
+
+
+ROW_LENGTH: Final = 512
+"""Rows shorter than this are taken several as one: NumPy takes as long to begin a row as to add a hundred elements."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,26 @@ class Epilogue:
     def __call__(self, part: Array) -> None:
         """Apply it in place to ``part``, ``[..., channels]``."""
         if self.bias is not None:
-            part += self.bias
+            self._add_bias(part, self.bias)
         for stage in self.stages:
             stage.function(stage.attrs, part, *stage.vectors, out=part)
+
+    def _add_bias(self, part: Array, bias: Array) -> None:
+        repeated = self._repeated_bias
+        if part.size < 2 * repeated.size or bias.size == repeated.size or not part.flags.c_contiguous:
+            part += bias
+            return
+        flat = part.reshape(-1)
+        rest = flat.size % repeated.size
+        whole = flat[: flat.size - rest].reshape(-1, repeated.size)
+        whole += repeated
+        flat[flat.size - rest :] += repeated[:rest]
+
+    @cached_property
+    def _repeated_bias(self) -> Array:
+        """The bias of as many positions as make a long row."""
+        assert self.bias is not None
+        return np.tile(self.bias, max(ROW_LENGTH // max(self.bias.size, 1), 1))
 
 
 def _never(task: Task) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from math import ceil, prod
 from typing import Final
 
@@ -14,43 +12,26 @@ from sparsec.kernels.base import Epilogue, Kernel, Run, Task
 from sparsec.kernels.costs import Coefficients, dense_product, sparse_product
 from sparsec.kernels.sparse import ROWS, Parts, multiply_rows, panel_vectors, refuse_for_scipy, rows_cost
 from sparsec.kernels.weights import TENSOR
-from sparsec.ops.base import integer, ints
-from sparsec.ops.windows import axis_pads, blocks, columns, padded, taps
+from sparsec.kernels.windows import Geometry, positions_as_rows, windows_as_columns, windows_as_rows
 
-BLOCK_BYTES: Final = 1 << 21
+BLOCK_BYTES: Final = 1 << 20
 """Windows gathered for one dense product: enough for BLAS, and still in the cache when it reads them."""
 
 BLOCK_ROWS: Final = 256
 """The least number of windows for one dense product, for which reading the weights pays."""
 
+SHORT_RUN: Final = 16
+MANY_POSITIONS: Final = 4096
+"""Windows of short runs, at so many positions, are gathered as columns: to copy a short run takes as long as a longer one."""
 
-@dataclass(frozen=True)
-class Geometry:
-    """The sizes of one convolution."""
 
-    window: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[tuple[int, int], ...]
-    groups: int
+def _window(task: Task) -> int:
+    return prod(task.weight.shape[:-2])
 
-    @classmethod
-    def of(cls, task: Task) -> Geometry:
-        """The sizes that follow from a task's attributes and shapes."""
-        window = task.weight.shape[:-2]
-        pads = tuple(axis_pads(task.attrs, task.x[1:-1], window))
-        attrs = task.attrs
-        return cls(window, ints(attrs, "strides"), ints(attrs, "dilations"), pads, integer(attrs, "groups"))
 
-    @property
-    def taps(self) -> int:
-        """The number of elements of the window."""
-        return prod(self.window)
-
-    def positions(self, x: Array) -> Array:
-        """The input positions that a window of one element meets, ``[N * positions, C]``."""
-        x = padded(x, self.pads)[(slice(None), *(slice(None, None, s) for s in self.strides))]
-        return x.reshape(-1, x.shape[-1])
+def _gather_cost(task: Task, c: Coefficients) -> float:
+    window = _window(task)
+    return 0.0 if window == 1 else task.positions * window * task.x[-1] * c.move
 
 
 def _block_limit(length: int, itemsize: int) -> int:
@@ -59,29 +40,10 @@ def _block_limit(length: int, itemsize: int) -> int:
 
 def _blas_cost(task: Task, c: Coefficients) -> float:
     rows, length = task.weight.matrix_shape
-    gathered = prod(task.weight.shape[:-2]) * task.x[-1]
+    gathered = _window(task) * task.x[-1]
     calls = ceil(task.positions * gathered * 4 / _block_limit(gathered, 4))
     product = dense_product(rows, length, max(task.positions, 2), calls, task.dtype, task.threads, c)
     return product + _gather_cost(task, c)
-
-
-def _gather_cost(task: Task, c: Coefficients) -> float:
-    window = prod(task.weight.shape[:-2])
-    return 0.0 if window == 1 else task.positions * window * task.x[-1] * c.move
-
-
-def _windows(geometry: Geometry, x: Array, y: Array) -> Iterator[tuple[Array, Array]]:
-    """Windows ``[n, taps * C]``, and the part ``[n, out]`` of ``y`` that they produce."""
-    limit = _block_limit(geometry.taps * x.shape[-1], x.itemsize)
-    if geometry.taps == 1:
-        flat, target = geometry.positions(x), y.reshape(-1, y.shape[-1])
-        step = max(limit // (flat.shape[1] * x.itemsize), 1)
-        for first in range(0, flat.shape[0], step):
-            yield flat[first : first + step], target[first : first + step]
-        return
-    x = np.ascontiguousarray(padded(x, geometry.pads))
-    for samples, rows, block in columns(x, geometry.window, geometry.strides, geometry.dilations, limit):
-        yield block, y[samples, rows].reshape(-1, y.shape[-1])
 
 
 def _bind_blas(task: Task, kernel: Array, epilogue: Epilogue) -> Run:
@@ -89,6 +51,7 @@ def _bind_blas(task: Task, kernel: Array, epilogue: Epilogue) -> Run:
     groups, length = geometry.groups, task.weight.matrix_shape[1]
     # [K, out] -> [groups, K, out / groups], a view
     matrices = kernel.reshape(length, groups, -1).swapaxes(0, 1)
+    limit = _block_limit(geometry.taps * task.x[-1], kernel.itemsize)
 
     def multiply(windows: Array, part: Array) -> None:
         if groups == 1:
@@ -100,48 +63,46 @@ def _bind_blas(task: Task, kernel: Array, epilogue: Epilogue) -> Run:
 
     def run(x: Array) -> Array:
         y = np.empty(task.y, x.dtype)
-        for windows, part in _windows(geometry, x, y):
+        for windows, part in windows_as_rows(geometry, x, y, limit):
             multiply(windows, part)
             epilogue(part)
         return y
 
-    return run
+    def run_short(x: Array) -> Array:
+        y = np.empty(task.y, x.dtype)
+        for windows, part in windows_as_columns(geometry, x, y, limit):
+            np.matmul(windows[0].T, matrices[0], out=part)
+            epilogue(part)
+        return y
+
+    short = geometry.window[-1] * task.x[-1] < SHORT_RUN and task.positions >= MANY_POSITIONS
+    return run_short if short and geometry.taps > 1 and groups == 1 else run
 
 
 def _csr_cost(task: Task, c: Coefficients) -> float:
-    window = prod(task.weight.shape[:-2])
-    if window == 1:
+    if _window(task) == 1:
         return rows_cost(task, c)
-    calls = ceil(task.positions / panel_vectors(window * task.x[-1] + task.y[-1], np.dtype(task.dtype).itemsize))
+    calls = ceil(task.positions / panel_vectors(_window(task) * task.x[-1] + task.y[-1], np.dtype(task.dtype).itemsize))
     product = sparse_product(task.nonzeros, max(task.positions, 2), calls, task.dtype, c)
     return product + _gather_cost(task, c) + (prod(task.x) + prod(task.y)) * c.transpose
 
 
 def _bind_csr(task: Task, parts: Parts, epilogue: Epilogue) -> Run:
     geometry = Geometry.of(task)
-    filters, length = parts[0].shape
+    filters, _ = parts[0].shape
+    position_bytes = (geometry.taps * task.x[-1] + task.y[-1]) * np.dtype(task.dtype).itemsize
+    limit = panel_vectors(position_bytes, 1) * position_bytes
 
     def run_pointwise(x: Array) -> Array:
         y = np.empty(task.y, x.dtype)
-        multiply_rows(parts, geometry.positions(x), y.reshape(-1, task.y[-1]), epilogue)
+        multiply_rows(parts, positions_as_rows(geometry, x), y.reshape(-1, task.y[-1]), epilogue)
         return y
 
     def run(x: Array) -> Array:
         y = np.empty(task.y, x.dtype)
-        # Channels first, so that a row of the gathered matrix is made of runs along the last spatial axis.
-        planes = np.ascontiguousarray(np.moveaxis(padded(x, geometry.pads), -1, 0))
-        views = taps(np.moveaxis(planes, 0, -1), geometry.window, geometry.strides, geometry.dilations)
-        shifted = [np.moveaxis(view, -1, 0) for _, view in views]
-        position_bytes = (geometry.taps * task.x[-1] + task.y[-1]) * x.itemsize
-        limit = panel_vectors(position_bytes, 1) * position_bytes
-        for block in blocks(task.y[:-1], position_bytes, limit):
-            part = y[block].reshape(-1, task.y[-1])
-            gathered = np.empty((geometry.groups, geometry.taps, task.x[-1] // geometry.groups, len(part)), x.dtype)
-            for tap, view in enumerate(shifted):
-                gathered[:, tap] = view[(slice(None), *block)].reshape(geometry.groups, -1, len(part))
+        for windows, part in windows_as_columns(geometry, x, y, limit):
             for group, matrix in enumerate(parts):
-                products = matrix @ gathered[group].reshape(length, len(part))
-                part[:, group * filters : (group + 1) * filters] = products.T
+                part[:, group * filters : (group + 1) * filters] = (matrix @ windows[group]).T
             epilogue(part)
         return y
 

@@ -186,7 +186,8 @@ class Concat(Op):
                 a != b for i, (a, b) in enumerate(zip(x.shape, first.shape, strict=True)) if i != axis
             ):
                 raise GraphError(
-                    f"{format_shape(first.shape)} and {format_shape(x.shape)} cannot be shown to agree outside axis {axis}"
+                    f"shapes {format_shape(first.shape)} and {format_shape(x.shape)} differ outside axis {axis}, or cannot be "
+                    "shown to agree before the model runs; sizes that are open are given with --input-shape"
                 )
             total = total + x.shape[axis]
         shape = list(first.shape)
@@ -208,7 +209,7 @@ class Tile(Op):
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x, repeats = required(inputs, 0, "x"), ints(attrs, "repeats")
-        if len(repeats) != x.rank or min(repeats) < 1:
+        if len(repeats) != x.rank or any(count < 1 for count in repeats):
             raise GraphError(f"attribute 'repeats' is {repeats}, {x.rank} positive integers were expected")
         return (TensorType(x.dtype, tuple(dim * n for dim, n in zip(x.shape, repeats, strict=True))),)
 

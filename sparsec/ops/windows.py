@@ -90,7 +90,11 @@ def padded(x: Array, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Arr
     """``x`` with ``value`` around its spatial axes."""
     if not any(before or after for before, after in pads):
         return x
-    return np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
+    # One assignment; numpy.pad fills each side of each axis by itself, which takes longer than a small convolution.
+    sizes = [before + size + after for size, (before, after) in zip(x.shape[1:-1], pads, strict=True)]
+    y = np.full((x.shape[0], *sizes, x.shape[-1]), value, x.dtype)
+    y[(slice(None), *(slice(before, before + n) for n, (before, _) in zip(x.shape[1:-1], pads, strict=True)))] = x
+    return y
 
 
 def taps(
@@ -159,24 +163,38 @@ def columns(
 
     Yields:
         the samples and the positions of the first spatial axis that a block covers, and its windows,
-        ``[samples * positions, prod(kernel) * C]``, columns in the kernel's order.
+        ``[samples * positions, prod(kernel) * C]``, columns in the kernel's order; each block overwrites the one before.
     """
-    views = np.lib.stride_tricks.sliding_window_view(
-        x, [extent(k, d) for k, d in zip(kernel, dilations, strict=True)], axis=tuple(range(1, x.ndim - 1))
-    )
-    rank = len(kernel)
-    steps = (
-        slice(None),
-        *(slice(None, None, s) for s in strides),
-        slice(None),
-        *(slice(None, None, d) for d in dilations),
-    )
-    views = views[steps]
-    # [N, *positions, C, *kernel] -> [N, *positions, *kernel, C]
-    views = np.moveaxis(views, rank + 1, -1)
+    views = _window_views(np.ascontiguousarray(x), kernel, strides, dilations)
     row_length = prod(kernel) * x.shape[-1]
-    for block in blocks(views.shape[: rank + 1], row_length * x.itemsize, limit):
-        yield *block, views[block].reshape(-1, row_length)
+    scratch: Array | None = None
+    for block in blocks(views.shape[: x.ndim - 1], row_length * x.itemsize, limit):
+        part = views[block]
+        if scratch is None:
+            # The first block is the largest. New memory for each would cost more than the copy.
+            scratch = np.empty(part.size, x.dtype)
+        gathered = scratch[: part.size]
+        gathered.reshape(part.shape)[...] = part
+        yield *block, gathered.reshape(-1, row_length)
+
+
+def _window_views(x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Array:
+    """A view ``[N, *positions, *kernel, C]`` of contiguous ``x``; the last two axes are one if they are one run in memory."""
+    positions = [
+        (size - extent(k, d)) // s + 1 for size, k, s, d in zip(x.shape[1:-1], kernel, strides, dilations, strict=True)
+    ]
+    steps = x.strides[1:-1]
+    shape = (x.shape[0], *positions, *kernel, x.shape[-1])
+    moves = (
+        x.strides[0],
+        *(step * s for step, s in zip(steps, strides, strict=True)),
+        *(step * d for step, d in zip(steps, dilations, strict=True)),
+        x.strides[-1],
+    )
+    if dilations[-1] == 1:
+        # Copied as one run, which is several times as fast: NumPy does not see that by itself.
+        shape, moves = (*shape[:-2], shape[-2] * shape[-1]), (*moves[:-2], moves[-1])
+    return np.lib.stride_tricks.as_strided(x, shape, moves, writeable=False)
 
 
 def expect_spatial(x: TensorType) -> int:

@@ -24,6 +24,9 @@ from sparsec.runtime.threads import BLAS_THREADS, blas_threads
 MAX_PLANS: Final = 8
 """The prepared plans that a model keeps, one for each set of input shapes; the one used longest ago goes first."""
 
+Shapes = tuple[tuple[int, ...], ...]
+"""The shapes of a model's inputs, in order."""
+
 Outputs = Array | tuple[Array, ...] | dict[str, Array]
 
 
@@ -59,6 +62,7 @@ class Model:
         graph = program.skeleton()
         types = infer_types(graph)
         self.name = program.name
+        self._names = tuple(entry.name for entry in graph.inputs)
         self._input_types = tuple(entry.type for entry in graph.inputs)
         self._output_types = tuple(types[port.value] for port in graph.outputs)
         self.inputs = tuple(TensorInfo.of(entry.name, entry.type) for entry in graph.inputs)
@@ -68,7 +72,7 @@ class Model:
         self._threads = threads
         self._store = WeightStore(program.tensors)
         self._planner = Planner(graph, self._store, blas_threads(threads))
-        self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
+        self._plans: OrderedDict[Shapes, Plan] = OrderedDict()
         self._reported: frozenset[str] = frozenset()
         self._lock = Lock()
 
@@ -102,10 +106,8 @@ class Model:
         Raises:
             InputError: as for a call.
         """
-        names = [info.name for info in self.inputs]
-        arrays = convert_inputs(arrange_inputs(x, names), names, self._input_types)
-        sizes = bind_sizes(arrays, names, self._input_types)
-        return self._run(arrays, sizes) if batch_size is None else self._run_chunks(arrays, sizes, batch_size)
+        arrays = convert_inputs(arrange_inputs(x, self._names), self._names, self._input_types)
+        return self._run(arrays) if batch_size is None else self._run_chunks(arrays, batch_size)
 
     def prepare(self, batch: int, sizes: Mapping[str, int] | None = None) -> None:
         """Prepare the plan for a batch size ahead of the first call.
@@ -171,17 +173,17 @@ class Model:
         return {name: known[name] for name in wanted}
 
     def _prepared(self, sizes: Mapping[str, int]) -> Plan:
-        key = tuple(size for _, size in sorted(sizes.items()))
+        shapes = tuple(tuple(evaluate(dim, sizes) for dim in type_.shape) for type_ in self._input_types)
+        plan = self._kept(shapes)
+        if plan is not None:
+            return plan
         with self._lock:
-            if key in self._plans:
-                self._plans.move_to_end(key)
-                return self._plans[key]
             try:
                 plan = self._planner.plan(sizes)
             except GraphError as error:
                 given = ", ".join(f"{name} = {size}" for name, size in sorted(sizes.items()))
                 raise InputError(f"the model does not take inputs with {given or 'these shapes'}: {error}") from None
-            self._plans[key] = plan
+            self._plans[shapes] = plan
             if len(self._plans) > MAX_PLANS:
                 self._plans.popitem(last=False)
             unknown = plan.missing - self._reported
@@ -190,29 +192,42 @@ class Model:
             warnings.warn(
                 f"{', '.join(sorted(unknown))} is not installed: sparse weights run as dense ones, slower",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return plan
 
-    def _run(self, arrays: Sequence[Array], sizes: Mapping[str, int]) -> tuple[Array, ...]:
-        if sizes.get(BATCH) == 0:
-            shapes = [tuple(evaluate(dim, sizes) for dim in type_.shape) for type_ in self._output_types]
-            return tuple(np.empty(shape, type_.dtype) for shape, type_ in zip(shapes, self._output_types, strict=True))
-        plan = self._prepared(sizes)
+    def _kept(self, shapes: Shapes) -> Plan | None:
+        with self._lock:
+            plan = self._plans.get(shapes)
+            if plan is not None:
+                self._plans.move_to_end(shapes)
+            return plan
+
+    def _run(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        plan = self._kept(tuple(array.shape for array in arrays))
+        if plan is None:
+            sizes = bind_sizes(arrays, self._names, self._input_types)
+            if sizes.get(BATCH) == 0:
+                return self._empty(sizes)
+            plan = self._prepared(sizes)
         with BLAS_THREADS.limited(self._threads):
             return plan.run(arrays)
 
-    def _run_chunks(self, arrays: Sequence[Array], sizes: Mapping[str, int], batch_size: int) -> tuple[Array, ...]:
+    def _empty(self, sizes: Mapping[str, int]) -> tuple[Array, ...]:
+        shapes = [tuple(evaluate(dim, sizes) for dim in type_.shape) for type_ in self._output_types]
+        return tuple(np.empty(shape, type_.dtype) for shape, type_ in zip(shapes, self._output_types, strict=True))
+
+    def _run_chunks(self, arrays: Sequence[Array], batch_size: int) -> tuple[Array, ...]:
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is too small; give 1 or more")
         for info in (*self.inputs, *self.outputs):
             if info.shape[:1] != (BATCH,):
                 raise InputError(f"batch_size= cannot be used, because axis 0 of {info} is not the batch")
-        samples = sizes[BATCH]
-        chunks = []
-        for first in range(0, max(samples, 1), batch_size):
-            part = [array[first : first + batch_size] for array in arrays]
-            chunks.append(self._run(part, {**sizes, BATCH: min(batch_size, samples - first)}))
+        samples = bind_sizes(arrays, self._names, self._input_types)[BATCH]
+        chunks = [
+            self._run([array[first : first + batch_size] for array in arrays])
+            for first in range(0, max(samples, 1), batch_size)
+        ]
         return chunks[0] if len(chunks) == 1 else tuple(np.concatenate(parts) for parts in zip(*chunks, strict=True))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import InputError
-from sparsec.ir import Array, Dim, Expr, TensorType, evaluate, format_shape, symbols
+from sparsec.ir import Array, Dim, Expr, TensorType, evaluate, format_shape
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def _convert(x: Any, name: str, dtype: str) -> Array:
         array: Array = np.asarray(x)
     except ValueError as error:
         raise InputError(f"input {name!r} is not an array: {error}") from None
-    found = array.dtype.name
-    if found == dtype:
+    if array.dtype == dtype:
         return array
+    found = array.dtype.name
     if np.can_cast(array.dtype, dtype, "safe") or (found == "float64" and dtype == "float32"):
         return array.astype(dtype)
     raise InputError(
@@ -123,10 +123,10 @@ def bind_sizes(arrays: Sequence[Array], names: Sequence[str], types: Sequence[Te
 
 
 def _plain_symbol(dim: Dim) -> str:
-    if isinstance(dim, Expr):
-        names = symbols(dim)
-        if len(names) == 1 and str(dim) in names:
-            return str(dim)
+    if isinstance(dim, Expr) and len(dim.terms) == 1:
+        monomial, coefficient = dim.terms[0]
+        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], str):
+            return monomial[0]
     return ""
 
 

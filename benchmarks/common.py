@@ -1,0 +1,68 @@
+"""What the benchmarks share: timing in turn, and results as JSON and Markdown with the machine and versions beside them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from sparsec.bench import Machine
+from sparsec.bench.machine import describe_machine, package_versions
+from sparsec.text import Column, Row, render_markdown
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("sparsec", "numpy", "scipy")
+TARGET_SECONDS = 1e-3
+"""A sample repeats calls that are shorter than this."""
+
+
+def milliseconds(calls: Mapping[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
+    """The median time of each call, in milliseconds; all take turns, so that all see the same state of the machine."""
+    repeats = {}
+    for name, call in calls.items():
+        call()
+        repeats[name] = max(1, round(TARGET_SECONDS / max(_seconds(call, 3), 1e-7)))
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            samples[name].append(_seconds(call, repeats[name]) * 1e3)
+    return {name: float(np.median(found)) for name, found in samples.items()}
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def machine() -> Machine:
+    """This machine."""
+    return describe_machine(psutil.virtual_memory().total)
+
+
+def save(name: str, title: str, text: str, columns: Sequence[Column], rows: Sequence[Row], facts: Any) -> None:
+    """Write ``results/<name>.json`` and ``results/<name>.md``.
+
+    Args:
+        name: of the benchmark.
+        title: the heading.
+        text: what was measured and how, in Markdown.
+        columns: of the table.
+        rows: of the table.
+        facts: the figures, as JSON values.
+    """
+    here, versions = machine(), package_versions(PACKAGES)
+    result = {"benchmark": name, "machine": asdict(here), "versions": versions, "result": facts}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    where = f"{here.cpu}, {here.cores} cores, {here.system}; " + ", ".join(f"{k} {v}" for k, v in versions.items())
+    page = f"# {title}\n\n{text}\n\n{render_markdown(columns, rows)}\n{where}\n"
+    (RESULTS / f"{name}.md").write_text(page, encoding="utf-8")
+    print(page)

@@ -1,0 +1,18 @@
+"""Runs every benchmark; the results are in ``benchmarks/results``."""
+
+from __future__ import annotations
+
+import import_time
+import kernels
+import networks
+
+
+def main() -> None:
+    """Run them one after the other, those first that others disturb most."""
+    for benchmark in (import_time, kernels, networks):
+        print(f"--- {benchmark.__name__}", flush=True)
+        benchmark.main()
+
+
+if __name__ == "__main__":
+    main()
