@@ -31,5 +31,5 @@ def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
             # and the name of what is missing must not be hidden.
             package = f"{error.name} (which {package} needs)"
         reason = f" {purpose}" if purpose else ""
-        what = f"'sparsec[{extra}]'" if extra else "sparsec"
-        raise MissingExtraError(f"{package} is needed{reason} and is not installed; install it with: pip install {what}") from None
+        command = f"pip install 'sparsec[{extra}]'" if extra else "pip install sparsec"
+        raise MissingExtraError(f"{package} is needed{reason} and is not installed; install it with: {command}") from None
