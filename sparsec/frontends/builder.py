@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sparsec.errors import GraphError, InputError, UnsupportedLayerError
+from sparsec.errors import FormatError, GraphError, InputError, UnsupportedLayerError
 from sparsec.frontends.layer import Value
 from sparsec.frontends.source import LayerPath, SavedBy, Variable
-from sparsec.ir import Array, Graph, Input, Node, Port, TensorType, weight_type
+from sparsec.ir import DTYPES, Array, Graph, Input, Node, Port, TensorType, weight_type
 from sparsec.ops import make_node
 from sparsec.ops.typing import infer_node
+from sparsec.shapes import fixed_type
+
+_WRAPPING_OPS = frozenset({"add", "sub", "mul"})
+"""Operators whose results leave the range of narrow integers."""
 
 
 class GraphBuilder:
@@ -22,47 +26,81 @@ class GraphBuilder:
         read: the variable of the source behind each weight that has one.
     """
 
-    def __init__(self, saved_by: SavedBy, variables: Mapping[LayerPath, Sequence[Variable]]) -> None:
+    def __init__(
+        self,
+        saved_by: SavedBy,
+        variables: Mapping[LayerPath, Sequence[Variable]],
+        input_shapes: Sequence[Sequence[int]] = (),
+    ) -> None:
         self.saved_by = saved_by
         self.read: dict[str, Variable] = {}
         self._variables = variables
+        self._asked: set[LayerPath] = set()
         self._types: dict[str, TensorType] = {}
         self._weights: dict[str, Array] = {}
         self._nodes: list[Node] = []
         self._inputs: list[Input] = []
+        self._input_shapes = input_shapes
+        self._narrow: set[str] = set()
 
     def variables_of(self, path: LayerPath) -> Sequence[Variable]:
         """The stored variables of the layer at ``path``."""
+        self._asked.add(path)
         return self._variables.get(path, ())
 
-    def input(self, name: str, type_: TensorType) -> Value:
-        """Add a graph input."""
+    def input(self, name: str, type_: TensorType, narrow: bool) -> Value:
+        """Add a graph input, its open sizes bound where a shape is given; ``narrow`` says that its integers were widened."""
+        if len(self._inputs) < len(self._input_shapes):
+            type_ = fixed_type(name, type_, self._input_shapes[len(self._inputs)])
         self._define(name, type_)
         self._inputs.append(Input(name, type_))
+        if narrow:
+            self._narrow.add(name)
         return Value(name, type_)
 
-    def weight(self, path: str, variable: Variable) -> Value:
-        """The weight at ``path``, read from its variable the first time.
+    def weight(self, path: str, variable: Variable, dtype: str) -> Value:
+        """The weight at ``path``, read from its variable the first time, floats in ``dtype``.
 
         Raises:
-            InputError: a value of it is not finite.
+            InputError: a value of it is not finite, or two layers share a name.
         """
         if path not in self._weights:
-            array = variable.load()
-            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-                raise InputError(
-                    f"weight {path!r} holds values that are not finite (NaN or infinity), so outputs mean nothing; "
-                    "train the model again or restore an earlier checkpoint"
-                )
+            self._add_weight(path, self.values(path, variable, dtype))
             self.read[path] = variable
-            self._add_weight(path, array)
+        elif self.read[path].location != variable.location:
+            raise InputError(f"two layers of the model have the path {path.rpartition('/')[0]!r}; rename one and save it again")
         return Value(path, self._types[path])
 
+    def values(self, path: str, variable: Variable, dtype: str) -> Array:
+        """The values of a variable, floats in ``dtype``.
+
+        Raises:
+            FormatError: they are not numbers.
+            InputError: one of them is not finite.
+        """
+        array = variable.load()
+        if array.dtype.name not in DTYPES:
+            raise FormatError(f"weight {path!r} ({variable.location}) has dtype {array.dtype}; numbers were expected")
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype if array.dtype.kind == "f" else array.dtype.newbyteorder("="), copy=False)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(
+                f"weight {path!r} holds values that are not finite (NaN or infinity), so outputs mean nothing; "
+                "train the model again or restore an earlier checkpoint"
+            )
+        return array
+
     def constant(self, path: str, array: Array) -> Value:
-        """The constant at ``path``; the same path always means the same constant."""
-        if path not in self._weights:
-            self._add_weight(path, array)
-        return Value(path, self._types[path])
+        """A constant, at ``path`` or, where another one stands there, at a path beside it."""
+        name, count = path, 0
+        while name in self._types:
+            known = self._weights.get(name)
+            if known is not None and known.dtype == array.dtype and np.array_equal(known, array):
+                return Value(name, self._types[name])
+            count += 1
+            name = f"{path}_{count}"
+        self._add_weight(name, array)
+        return Value(name, self._types[name])
 
     def emit(self, op: str, base: str, inputs: Sequence[str], layer: str, attrs: Mapping[str, object]) -> Value:
         """Add a node whose name starts with ``base``.
@@ -76,12 +114,28 @@ class GraphBuilder:
             (type_,) = infer_node(node, self._types)
         except GraphError as error:
             raise UnsupportedLayerError(str(error)) from None
+        if type_.dtype.startswith("int") and not self._narrow.isdisjoint(inputs):
+            if op in _WRAPPING_OPS:
+                raise UnsupportedLayerError(
+                    f"layer {layer!r}: arithmetic on narrow integers, which wraps around in Keras, is not read; "
+                    "cast the input to float32 first"
+                )
+            self._narrow.add(name)
         self._define(name, type_)
         self._nodes.append(node)
         return Value(name, type_)
 
-    def finish(self, outputs: Sequence[tuple[str, Value]], name: str) -> Graph:
-        """The graph with these outputs."""
+    def finish(self, outputs: Sequence[tuple[str, Value]], name: str, where: str) -> Graph:
+        """The graph with these outputs.
+
+        Raises:
+            FormatError: the source holds variables that no layer has asked for.
+        """
+        unasked = [path for path in self._variables if path not in self._asked]
+        if unasked:
+            raise FormatError(
+                f"{where}: holds variables of {'/'.join(unasked[0])!r} that nothing in the model's configuration accounts for"
+            )
         ports = tuple(Port(public, value.name) for public, value in outputs)
         return Graph(tuple(self._inputs), ports, tuple(self._nodes), self._weights, name)
 
@@ -96,7 +150,7 @@ class GraphBuilder:
 
     def _define(self, name: str, type_: TensorType) -> None:
         if name in self._types:
-            raise InputError(f"the model uses the name {name!r} twice")
+            raise InputError(f"the model uses the name {name!r} twice; rename a layer and save it again")
         self._types[name] = type_
 
     def _add_weight(self, path: str, array: Array) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.errors import InputError
-from sparsec.frontends.source import WRAPPERS, LayerPath, SavedBy, Source, Variable
+from sparsec.errors import InputError, UnsupportedLayerError
+from sparsec.frontends.source import WRAPPERS, LayerPath, SavedBy, Source, Variable, model_config
 
 
 def memory_source(model: Any) -> Source:
@@ -18,26 +18,27 @@ def memory_source(model: Any) -> Source:
 
     Raises:
         InputError: the object is not a Keras model, or was never built.
+        UnsupportedLayerError: the model is of a class of its own.
     """
-    if not (hasattr(model, "to_json") and hasattr(model, "layers")):
+    version = _version(model)
+    if version is None or not (hasattr(model, "to_json") and hasattr(model, "layers")):
         raise InputError(f"a keras.Model or the path of a Keras file was expected, not {type(model).__name__}")
+    where = f"the model {model.name!r}"
     if not getattr(model, "built", True):
-        raise InputError(f"the model {model.name!r} was never built, so it has no weights; call it once")
-    return Source(
-        f"the model {model.name!r}",
-        "memory",
-        json.loads(model.to_json()),
-        SavedBy.from_version(_version(model)),
-        dict(_variables(model, ())),
-    )
+        raise InputError(f"{where} was never built, so it has no weights; call it once")
+    try:
+        config = json.loads(model.to_json())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise UnsupportedLayerError(f"{where} cannot state its configuration, as a subclassed model cannot ({error})") from None
+    return Source(where, model_config(config, where), SavedBy.from_version(version), dict(_variables(model, ())))
 
 
-def _version(model: Any) -> str:
+def _version(model: Any) -> str | None:
     for cls in type(model).__mro__:
-        package = cls.__module__.split(".", 1)[0]
+        package = cls.__module__.partition(".")[0]
         if package in ("keras", "tf_keras"):
             return str(getattr(sys.modules[package], "__version__", "3.0.0" if package == "keras" else "2.0.0"))
-    raise InputError(f"{type(model).__name__} is neither a model of Keras nor of tf_keras")
+    return None
 
 
 def _variables(model: Any, path: LayerPath) -> Iterator[tuple[LayerPath, Sequence[Variable]]]:

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sparsec.errors import FormatError, UnsupportedLayerError
 from sparsec.frontends.builder import GraphBuilder
-from sparsec.frontends.layer import LAYERS, OPERATIONS, Layer, LayerFunction, Value
-from sparsec.frontends.policy import compute_dtype, input_dtype
+from sparsec.frontends.calls import Call, Ref, parse_call, parse_ends
+from sparsec.frontends.layer import LAYERS, OPERATIONS, Layer, LayerFunction, Value, alike, tensors
+from sparsec.frontends.policy import NARROW, input_dtype, policy_name
 from sparsec.frontends.source import Config, LayerEntry, LayerPath, Source, layer_entries
 from sparsec.ir import BATCH, Dim, Graph, TensorType, symbol
+from sparsec.ir.dims import MAX_SIZE
 
-CONSTANT = "_CONSTANT_VALUE"
-"""Stands for the layer in Keras 2 where the first argument of an operation is a plain number."""
+INPUT = "InputLayer"
 
+KERAS2_OPERATIONS = frozenset({"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"})
+"""The layers by which Keras 2 stands for operations on tensors that are not layers."""
 
-@dataclass(frozen=True)
-class Ref:
-    """A tensor of the model: output ``tensor`` of the ``node``-th call of a layer."""
-
-    layer: str
-    node: int
-    tensor: int
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a layer, tensors in the arguments as :class:`Ref`."""
-
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
+CallKey = tuple[str, int]
+"""A layer, and which of its calls within this model is meant."""
 
 
 def read_model(builder: GraphBuilder, source: Source) -> Graph:
@@ -42,14 +32,8 @@ def read_model(builder: GraphBuilder, source: Source) -> Graph:
         FormatError: the configuration contradicts itself.
         UnsupportedLayerError: a layer, or an option of one, is not read.
     """
-    class_name, config = str(source.config.get("class_name")).rsplit(">", 1)[-1], source.config.get("config")
-    if isinstance(config, list):
-        # Sequential models of Keras before 2.2.3 stored the bare list of layers.
-        config = {"layers": config}
-    if not isinstance(config, dict):
-        raise FormatError(f"{source.description}: the configuration is not that of a Keras model")
-    outputs = _ModelWalk(builder, source.description).outermost(class_name, config)
-    return builder.finish(outputs, str(config.get("name", "model")))
+    outputs = _ModelWalk(builder, source.description).outermost(source.config)
+    return builder.finish(outputs, str(source.config.get("name", "model")), source.description)
 
 
 class _ModelWalk:
@@ -58,265 +42,242 @@ class _ModelWalk:
     def __init__(self, builder: GraphBuilder, where: str) -> None:
         self._builder = builder
         self._where = where
-        self._calls: dict[tuple[str, ...], int] = {}
+        self._calls: dict[LayerPath, int] = {}
 
-    def outermost(self, class_name: str, config: Config) -> list[tuple[str, Value]]:
+    def outermost(self, config: Config) -> list[tuple[str, Value]]:
         """Emit the outermost model: its inputs become the graph's, its outputs are returned with their names."""
-        if class_name not in ("Sequential", "Functional", "Model"):
-            raise UnsupportedLayerError(
-                f"{self._where}: the model is of class {class_name!r}; sparsec reads Sequential and Functional models, not "
-                "subclassed ones: rebuild it with keras.Model(inputs, outputs)"
-            )
         entries = layer_entries(config, self._where)
-        if class_name == "Sequential" or "output_layers" not in config:
+        if "output_layers" not in config:
             first, rest = self._sequential_input(config, entries)
-            values = self._chain(rest, (first,), ())
-            return _numbered(rest[-1].name if rest else first.name, values)
-        inputs = {
-            ref: self._graph_input(entry)
-            for ref in _refs(config.get("input_layers"))
-            for entry in entries
-            if entry.key == ref.layer
-        }
-        outputs = _refs(config["output_layers"])
-        values = self._functional(config, entries, list(inputs.values()), ())
-        names = _output_names(outputs, config["output_layers"])
-        return list(zip(names, values, strict=True))
+            values = self._chain(rest, first, ())
+            name = rest[-1].name if rest else first.name
+            return [(f"{name}_{index}" if index else name, value) for index, value in enumerate(values)]
+        by_key = {entry.key: entry for entry in entries}
+        inputs = []
+        for name, ref in parse_ends(config.get("input_layers"), self._where):
+            if ref.layer not in by_key or by_key[ref.layer].class_name != INPUT:
+                raise FormatError(f"{self._where}: {ref.layer!r} is not an input layer of the model")
+            inputs.append(self._graph_input(by_key[ref.layer], name))
+        names = [name for name, _ in parse_ends(config["output_layers"], self._where)]
+        if not names:
+            raise FormatError(f"{self._where}: the model has no outputs")
+        return list(zip(names, self._functional(config, entries, inputs, ()), strict=True))
 
     # --- inputs ---
 
     def _sequential_input(self, config: Config, entries: Sequence[LayerEntry]) -> tuple[Value, Sequence[LayerEntry]]:
-        if entries and entries[0].class_name == "InputLayer":
-            return self._graph_input(entries[0]), entries[1:]
+        if entries and entries[0].class_name == INPUT:
+            return self._graph_input(entries[0], entries[0].name), entries[1:]
         first = entries[0].config if entries else {}
-        shape = first.get("batch_input_shape") or first.get("batch_shape") or config.get("build_input_shape")
+        shape = _batch_shape(first) or config.get("build_input_shape")
         if not shape:
             raise FormatError(
                 f"{self._where}: the model was never built, so its input shape is not known; call it once, or give its first "
                 "layer an input shape, and save it again"
             )
-        name = f"{entries[0].name}_input"
-        return self._builder.input(name, TensorType(input_dtype(first.get("dtype")), self._input_shape(name, shape))), entries
+        return self._add_input(f"{entries[0].name}_input" if entries else "input", shape, first.get("dtype")), entries
 
-    def _graph_input(self, entry: LayerEntry) -> Value:
-        shape = entry.config.get("batch_shape") or entry.config.get("batch_input_shape")
-        if not isinstance(shape, list | tuple):
-            raise FormatError(f"{self._where}: input {entry.name!r} has no shape")
+    def _graph_input(self, entry: LayerEntry, name: str) -> Value:
         if entry.config.get("sparse") or entry.config.get("ragged"):
-            raise UnsupportedLayerError(f"input {entry.name!r} takes sparse or ragged tensors, which sparsec does not read")
-        type_ = TensorType(input_dtype(entry.config.get("dtype")), self._input_shape(entry.name, shape))
-        return self._builder.input(entry.name, type_)
+            raise UnsupportedLayerError(f"input {name!r} takes sparse or ragged tensors, which sparsec does not read")
+        if entry.config.get("optional"):
+            raise UnsupportedLayerError(
+                f"input {name!r} is optional, which sparsec does not read; build the model with or without it"
+            )
+        return self._add_input(name, _batch_shape(entry.config), entry.config.get("dtype"))
 
-    def _input_shape(self, name: str, shape: Sequence[Any]) -> tuple[Dim, ...]:
-        rest: list[Dim] = [int(size) if size is not None else symbol(f"{name}_{axis}") for axis, size in enumerate(shape)][1:]
-        return (symbol(BATCH), *rest)
+    def _add_input(self, name: str, shape: Any, declared: Any) -> Value:
+        sizes = shape if isinstance(shape, list | tuple) else []
+        if not sizes or not all(size is None or (type(size) is int and 0 < size <= MAX_SIZE) for size in sizes[1:]):
+            raise FormatError(f"{self._where}: input {name!r} has the shape {shape!r}, a batch axis and sizes were expected")
+        rest: list[Dim] = [symbol(f"{name}_{axis}") if size is None else size for axis, size in enumerate(sizes)][1:]
+        type_ = TensorType(input_dtype(declared, name), (symbol(BATCH), *rest))
+        return self._builder.input(name, type_, policy_name(declared) in NARROW)
 
     # --- models ---
 
-    def _chain(self, entries: Sequence[LayerEntry], values: tuple[Value, ...], prefix: LayerPath) -> tuple[Value, ...]:
+    def _chain(self, entries: Sequence[LayerEntry], first: Value, prefix: LayerPath) -> tuple[Value, ...]:
+        values: tuple[Value, ...] = (first,)
         for entry in entries:
-            if entry.class_name != "InputLayer":
-                values = self._call(entry, [values[0] if len(values) == 1 else list(values)], {}, prefix)
+            if entry.class_name != INPUT:
+                values = self._call(entry, Call([values[0] if len(values) == 1 else list(values)], {}), prefix)
         return values
 
-    def _nested(self, entry: LayerEntry, args: Sequence[Any], kwargs: Mapping[str, Any], prefix: LayerPath) -> tuple[Value, ...]:
-        inner = (*prefix, entry.key)
-        inputs = Layer(self._builder, entry, inner, args, kwargs, 0).inputs
+    def _nested(self, entry: LayerEntry, call: Call, prefix: LayerPath) -> tuple[Value, ...]:
+        path = (*prefix, entry.key)
+        layer = Layer(self._builder, entry, path, call.args, call.kwargs, 0)
+        layer.begin()
+        given = layer.operand(0, "inputs")
+        layer.finish()
         entries = layer_entries(entry.config, self._where)
         if "output_layers" not in entry.config:
-            return self._chain(entries, tuple(inputs), inner)
-        return self._functional(entry.config, entries, inputs, inner)
+            (value,) = self._bound(layer, given, [(entry.name, entries[0])] if entries else [(entry.name, None)])
+            return self._chain(entries, value, path)
+        by_key = {inner.key: inner for inner in entries}
+        ends = [(name, by_key.get(ref.layer)) for name, ref in parse_ends(entry.config.get("input_layers"), self._where)]
+        return self._functional(entry.config, entries, self._bound(layer, given, ends), path)
+
+    def _bound(self, layer: Layer, given: Any, ends: Sequence[tuple[str, LayerEntry | None]]) -> list[Value]:
+        """The values given to the inputs of a nested model, by name or in order, as their input layers take them."""
+        if isinstance(given, Mapping) and all(isinstance(given.get(name), Value) for name, _ in ends):
+            values = [given[name] for name, _ in ends]
+        else:
+            values = list(tensors(given))
+        if len(values) != len(ends):
+            layer.refuse(f"is given {len(values)} inputs and takes {len(ends)}")
+        bound = []
+        for value, (name, entry) in zip(values, ends, strict=True):
+            if entry is not None and entry.class_name == INPUT:
+                shape = _batch_shape(entry.config)
+                if isinstance(shape, list | tuple) and len(shape) != value.rank:
+                    layer.refuse(f"its input {name!r} takes {len(shape)} axes and is given {value.type}; reshape it outside")
+                value = layer.cast(value, input_dtype(entry.config.get("dtype"), name))
+            bound.append(value)
+        return bound
 
     def _functional(
         self, config: Config, entries: Sequence[LayerEntry], inputs: Sequence[Value], prefix: LayerPath
     ) -> tuple[Value, ...]:
         by_key = {entry.key: entry for entry in entries}
-        input_refs, output_refs = _refs(config.get("input_layers")), _refs(config["output_layers"])
-        if len(input_refs) != len(inputs):
-            raise FormatError(f"{self._where}: model {'/'.join(prefix) or 'itself'!r} takes {len(input_refs)} inputs, got {len(inputs)}")
-        calls = {entry.key: [_parse_call(node, self._where) for node in entry.inbound] for entry in entries}
-        offsets = _node_offsets(calls, output_refs, by_key)
-        values = {_slot(ref, offsets): value for ref, value in zip(input_refs, inputs, strict=True)}
-        pending = deque(
-            (key, index, call)
-            for key, own in calls.items()
-            if by_key[key].class_name != "InputLayer"
-            for index, call in enumerate(own)
-        )
-        stalled = 0
-        while pending and stalled < len(pending):
-            key, index, call = pending.popleft()
-            needed = list(_find_refs((call.args, call.kwargs)))
-            if not all(_slot(ref, offsets) in values for ref in needed):
-                pending.append((key, index, call))
-                stalled += 1
-                continue
-            stalled = 0
-            args, kwargs = _substitute(call.args, values, offsets), _substitute(call.kwargs, values, offsets)
-            for tensor, value in enumerate(self._call(by_key[key], args, kwargs, prefix)):
-                values[key, index, tensor] = value
-        missing = [ref for ref in output_refs if _slot(ref, offsets) not in values]
-        if missing:
-            raise FormatError(f"{self._where}: output {missing[0].layer!r} of the model is not connected to its inputs")
-        return tuple(values[_slot(ref, offsets)] for ref in output_refs)
+        calls = {
+            (entry.key, index): parse_call(node, self._where)
+            for entry in entries
+            if entry.class_name != INPUT
+            for index, node in enumerate(entry.inbound)
+        }
+        ends = [ref for _, ref in parse_ends(config["output_layers"], self._where)]
+        if self._builder.saved_by.generation == 2:
+            inner = outer = _offsets_keras2(calls, ends, by_key)
+        else:
+            inner, outer = {}, _offsets_keras3(ends, by_key)
 
-    def _call(self, entry: LayerEntry, args: Sequence[Any], kwargs: Mapping[str, Any], prefix: LayerPath) -> tuple[Value, ...]:
+        def slot(ref: Ref, offsets: Mapping[str, int] = inner) -> tuple[str, int, int]:
+            return ref.layer, ref.node - offsets.get(ref.layer, 0), ref.tensor
+
+        input_refs = [ref for _, ref in parse_ends(config.get("input_layers"), self._where)]
+        values = {slot(ref): value for ref, value in zip(input_refs, inputs, strict=True)}
+
+        def find(ref: Ref) -> Value:
+            try:
+                return values[slot(ref)]
+            except KeyError:
+                raise FormatError(
+                    f"{self._where}: layer {ref.layer!r} has no output {ref.tensor}, which another layer reads"
+                ) from None
+
+        needs = {key: {slot(ref)[:2] for ref in call.refs} for key, call in calls.items()}
+        for key in self._order(needs, {slot(ref)[:2] for ref in input_refs}):
+            for tensor, value in enumerate(self._call(by_key[key[0]], calls[key].resolved(find), prefix)):
+                values[*key, tensor] = value
+        missing = [ref.layer for ref in ends if slot(ref, outer) not in values]
+        if missing:
+            raise FormatError(f"{self._where}: output {missing[0]!r} of the model is not connected to its inputs")
+        return tuple(values[slot(ref, outer)] for ref in ends)
+
+    def _order(self, needs: Mapping[CallKey, set[CallKey]], available: set[CallKey]) -> Iterator[CallKey]:
+        """The calls in the order of the file, as far as each finds what it reads."""
+        keys = list(needs)
+        left = {key: len(wanted - available) for key, wanted in needs.items()}
+        readers: dict[CallKey, list[int]] = defaultdict(list)
+        for position, key in enumerate(keys):
+            for wanted in needs[key] - available:
+                readers[wanted].append(position)
+        ready = [position for position, key in enumerate(keys) if not left[key]]
+        while ready:
+            key = keys[heapq.heappop(ready)]
+            yield key
+            del left[key]
+            for position in readers[key]:
+                left[keys[position]] -= 1
+                if not left[keys[position]]:
+                    heapq.heappush(ready, position)
+        if left:
+            raise FormatError(
+                f"{self._where}: layer {min(left)[0]!r} is not connected to the inputs of the model, or reads itself"
+            )
+
+    def _call(self, entry: LayerEntry, call: Call, prefix: LayerPath) -> tuple[Value, ...]:
         if entry.is_model:
-            return self._nested(entry, args, kwargs, prefix)
+            return self._nested(entry, call, prefix)
         path = (*prefix, entry.key)
-        function = self._function(entry, args)
-        compute_dtype(entry.config.get("dtype"), entry.name, entry.class_name)
+        operation = self._is_operation(entry, call)
+        function = _operation(entry) if operation else _layer_function(entry)
         count = self._calls.get(path, 0)
         self._calls[path] = count + 1
-        layer = Layer(self._builder, entry, path, args, kwargs, count)
+        layer = Layer(self._builder, entry, path, call.args, call.kwargs, count)
+        if not operation:
+            layer.begin()
         result = function(layer)
         layer.finish()
         return result if isinstance(result, tuple) else (result,)
 
-    def _function(self, entry: LayerEntry, args: Sequence[Any]) -> LayerFunction:
-        name, path = entry.class_name, entry.name
-        if name in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
-            name = str(entry.config.get("function", name))
-            table = OPERATIONS
-        elif ".ops." in entry.module or (name in OPERATIONS and not (args and isinstance(args[0], list))):
-            # A legacy file does not say the module; layers that merge take one list, operations take their operands.
-            table = OPERATIONS if name in OPERATIONS else LAYERS
-        else:
-            table = LAYERS
-        if name in table:
-            return table[name]
-        if name == "Lambda":
-            raise UnsupportedLayerError(
-                f"layer {path!r} is a Lambda: it holds Python code, which sparsec never executes; replace it by layers or "
-                "keras.ops and save the model again"
-            )
-        what = "operation" if table is OPERATIONS else "class"
+    def _is_operation(self, entry: LayerEntry, call: Call) -> bool:
+        if entry.class_name in KERAS2_OPERATIONS:
+            return True
+        if entry.module:
+            return ".ops." in entry.module or ".activations." in entry.module
+        # A legacy file of Keras 3 does not say: layers that merge take one list, operations take their operands.
+        ambiguous = self._builder.saved_by.generation == 3 and entry.class_name in OPERATIONS
+        return ambiguous and not (entry.class_name in LAYERS and call.args and isinstance(call.args[0], list))
+
+
+def _batch_shape(config: Config) -> Any:
+    return config.get("batch_shape") or config.get("batch_input_shape")
+
+
+# --- which function reads a layer --------------------------------------------------------------------------------------
+
+
+def _layer_function(entry: LayerEntry) -> LayerFunction:
+    name = entry.class_name
+    if name.rpartition(">")[2] == "Lambda":
         raise UnsupportedLayerError(
-            f"layer {path!r} has {what} {name!r}, which sparsec does not read; it reads {', '.join(sorted(table))}"
+            f"layer {entry.name!r} is a Lambda: it holds Python code, which sparsec never executes; replace it by layers or "
+            "keras.ops and save the model again"
         )
+    if entry.is_custom:
+        raise UnsupportedLayerError(
+            f"layer {entry.name!r} is of the class {name!r}{f' of {entry.module}' if entry.module else ''}, which is not one "
+            "of Keras; sparsec does not run a model's own code: rebuild it with layers of Keras"
+        )
+    if name not in LAYERS:
+        raise UnsupportedLayerError(
+            f"layer {entry.name!r} is of the class {name!r}, which sparsec does not read{alike(name, LAYERS)}; "
+            "README.md lists the layers that it reads"
+        )
+    return LAYERS[name]
 
 
-def _slot(ref: Ref, offsets: Mapping[str, int]) -> tuple[str, int, int]:
-    return ref.layer, ref.node - offsets.get(ref.layer, 0), ref.tensor
+def _operation(entry: LayerEntry) -> LayerFunction:
+    name = entry.class_name
+    if name in KERAS2_OPERATIONS:
+        name = str(entry.config.get("function", name))
+    if name not in OPERATIONS:
+        raise UnsupportedLayerError(
+            f"layer {entry.name!r} is the operation {name!r}, which sparsec does not read{alike(name, OPERATIONS)}; "
+            "README.md lists the operations that it reads"
+        )
+    return OPERATIONS[name]
 
 
-def _node_offsets(
-    calls: Mapping[str, Sequence[Call]], outputs: Sequence[Ref], entries: Mapping[str, LayerEntry]
-) -> dict[str, int]:
-    """How many calls of each layer the file counts but does not list.
+# --- how the calls of nested models are counted ------------------------------------------------------------------------
 
-    Keras 2 counts a nested model's own construction as its call 0.
-    """
+
+def _offsets_keras2(calls: Mapping[CallKey, Call], ends: Sequence[Ref], entries: Mapping[str, LayerEntry]) -> dict[str, int]:
+    """How many calls of each nested model are counted but not listed: Keras 2 counts its construction as call 0."""
     highest: dict[str, int] = {}
-    for own in (*calls.values(), [Call([*outputs], {})]):
-        for call in own:
-            for ref in _find_refs((call.args, call.kwargs)):
-                highest[ref.layer] = max(highest.get(ref.layer, 0), ref.node)
+    for ref in (*ends, *(ref for call in calls.values() for ref in call.refs)):
+        highest[ref.layer] = max(highest.get(ref.layer, 0), ref.node)
     return {
-        key: highest[key] - (len(own) - 1)
-        for key, own in calls.items()
-        if key in highest and entries[key].is_model and highest[key] >= len(own)
+        key: node - (len(entries[key].inbound) - 1)
+        for key, node in highest.items()
+        if key in entries and entries[key].is_model and node >= len(entries[key].inbound)
     }
 
 
-# --- the notations of Keras 2 and 3 ----------------------------------------------------------------------------------
-
-
-def _refs(value: Any) -> list[Ref]:
-    """Tensor references in ``input_layers`` and ``output_layers``: one triple, or lists or objects of them."""
-    if _is_triple(value):
-        return [Ref(value[0], value[1], value[2])]
-    if isinstance(value, dict):
-        return [ref for item in value.values() for ref in _refs(item)]
-    if isinstance(value, list | tuple):
-        return [ref for item in value for ref in _refs(item)]
-    raise FormatError(f"{value!r} is not a reference to a tensor of the model")
-
-
-def _is_triple(value: Any) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == 3
-        and isinstance(value[0], str)
-        and all(isinstance(v, int) and not isinstance(v, bool) for v in value[1:])
-    )
-
-
-def _parse_call(node: Any, where: str) -> Call:
-    try:
-        if isinstance(node, dict):
-            return Call(_parse_keras3(node.get("args", [])), _parse_keras3(node.get("kwargs", {})))
-        return _parse_keras2(node)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise FormatError(f"{where}: the call {node!r} cannot be read ({error!r})") from None
-
-
-def _parse_keras3(item: Any) -> Any:
-    if isinstance(item, dict):
-        if item.get("class_name") == "__keras_tensor__":
-            return Ref(*item["config"]["keras_history"])
-        if item.get("class_name") == "__numpy__":
-            return item["config"]["value"]
-        if item.get("class_name") == "__tuple__":
-            return tuple(_parse_keras3(inner) for inner in item["items"])
-        return {key: _parse_keras3(inner) for key, inner in item.items()}
-    return [_parse_keras3(inner) for inner in item] if isinstance(item, list) else item
-
-
-def _parse_keras2(node: Any) -> Call:
-    if node and isinstance(node[0], str):
-        # An operation: [layer, node, tensor, kwargs].
-        first = node[2] if node[0] == CONSTANT else Ref(node[0], node[1], node[2])
-        return Call([first], _parse_keras2_kwargs(node[3] if len(node) > 3 else {}))
-    if isinstance(node, dict):
-        return Call([], _parse_keras2_kwargs(node))
-    items = [Ref(item[0], item[1], item[2]) for item in node]
-    kwargs = node[0][3] if node and len(node[0]) > 3 else {}
-    return Call([items[0] if len(items) == 1 else items], _parse_keras2_kwargs(kwargs))
-
-
-def _parse_keras2_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    def parse(item: Any) -> Any:
-        if _is_triple(item):
-            return item[2] if item[0] == CONSTANT else Ref(*item)
-        if isinstance(item, list) and len(item) == 4 and _is_triple(item[:3]):
-            return Ref(*item[:3])
-        return [parse(inner) for inner in item] if isinstance(item, list) else item
-
-    return {key: parse(item) for key, item in kwargs.items()}
-
-
-def _find_refs(item: Any) -> Iterator[Ref]:
-    if isinstance(item, Ref):
-        yield item
-    elif isinstance(item, Mapping):
-        for inner in item.values():
-            yield from _find_refs(inner)
-    elif isinstance(item, list | tuple):
-        for inner in item:
-            yield from _find_refs(inner)
-
-
-def _substitute(item: Any, values: Mapping[tuple[str, int, int], Value], offsets: Mapping[str, int]) -> Any:
-    if isinstance(item, Ref):
-        return values[_slot(item, offsets)]
-    if isinstance(item, Mapping):
-        return {key: _substitute(inner, values, offsets) for key, inner in item.items()}
-    if isinstance(item, list | tuple):
-        return type(item)(_substitute(inner, values, offsets) for inner in item)
-    return item
-
-
-def _output_names(refs: Sequence[Ref], structure: Any) -> list[str]:
-    if isinstance(structure, dict):
-        return [str(key) for key in structure]
-    names: list[str] = []
-    for ref in refs:
-        count = sum(name == ref.layer or name.startswith(f"{ref.layer}_") for name in names)
-        name = ref.layer if ref.layer not in names else f"{ref.layer}_{count}"
-        names.append(name)
-    return names
-
-
-def _numbered(name: str, values: Sequence[Value]) -> list[tuple[str, Value]]:
-    return [(f"{name}_{index}" if index else name, value) for index, value in enumerate(values)]
+def _offsets_keras3(ends: Sequence[Ref], entries: Mapping[str, LayerEntry]) -> dict[str, int]:
+    """Keras 3 counts calls of nested functional models from 1 in ``output_layers``, and from 0 everywhere else."""
+    lowest: dict[str, int] = {}
+    for ref in ends:
+        lowest[ref.layer] = min(lowest.get(ref.layer, ref.node), ref.node)
+    return {key: 1 for key, node in lowest.items() if node > 0 and key in entries and "output_layers" in entries[key].config}

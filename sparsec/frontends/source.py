@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sparsec.errors import FormatError
+from sparsec.errors import FormatError, UnsupportedLayerError
 from sparsec.ir import Array
 
 Config = Mapping[str, Any]
@@ -50,34 +51,60 @@ class SavedBy:
         return cls(3 if re.match(r"3\.", version) else 2, version)
 
 
+MODEL_CLASSES = frozenset({"Functional", "Model", "Sequential"})
+"""Class names of models that hold layers; ``Model`` is what Keras before 2.4 called a functional model."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A model as it was found, not yet interpreted.
 
     Attributes:
         description: how messages call it: the file's path, or ``the model 'name'``.
-        kind: ``keras``, ``h5`` or ``memory``.
-        config: ``class_name`` and ``config`` of the outermost model.
+        config: the configuration of the outermost model: its name, its layers, and how they are connected.
         saved_by: the version that wrote it.
         variables: the stored variables of every layer that has any, in the order of the layer's ``weights``.
         sha256: of the file, empty for a model in memory.
     """
 
     description: str
-    kind: Literal["keras", "h5", "memory"]
     config: Config
     saved_by: SavedBy
     variables: Mapping[LayerPath, Sequence[Variable]]
     sha256: str = ""
 
 
-MODEL_CLASSES = frozenset({"Functional", "Model", "Sequential"})
-"""Class names of models that hold layers; ``Model`` is what Keras before 2.4 called a functional model."""
+def model_config(serialized: Any, where: str) -> Config:
+    """The configuration of the outermost model, taken out of its serialised object.
+
+    Raises:
+        FormatError: it is no serialised model.
+        UnsupportedLayerError: it is a model of a class of its own.
+    """
+    if not isinstance(serialized, dict) or not isinstance(serialized.get("class_name"), str):
+        raise FormatError(f"{where}: the configuration is not that of a Keras model")
+    class_name, config = serialized["class_name"], serialized.get("config")
+    if class_name not in MODEL_CLASSES:
+        raise UnsupportedLayerError(
+            f"{where}: the model is of class {class_name!r}; sparsec reads Sequential and Functional models, not subclassed "
+            "ones: rebuild it with keras.Model(inputs, outputs)"
+        )
+    if isinstance(config, list):
+        # Sequential models of Keras before 2.2.3 stored the bare list of layers.
+        return {"layers": config}
+    if not isinstance(config, dict):
+        raise FormatError(f"{where}: the configuration is not that of a Keras model")
+    return config
+
 
 WRAPPERS = frozenset({"PruneLowMagnitude"})
 """Training-time wrappers of the TensorFlow Model Optimization toolkit that compute what the layer inside computes."""
 
 _WRAPPER_VARIABLES = frozenset({"mask", "threshold", "pruning_step"})
+
+
+_KERAS_MODULES = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras")
+"""Where the classes of Keras itself live; a class from elsewhere may bear the name of one of them."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +114,7 @@ class LayerEntry:
     Attributes:
         key: the name by which calls and stored variables refer to it, unique in its model.
         name: as users know it; differs from ``key`` only where a wrapper was taken off.
-        class_name: the registered class, without its package.
+        class_name: the class; of a registered class with its package, ``Package>Name``.
         config: the layer's own configuration.
         inbound: what Keras stored about its calls; empty in a Sequential.
         module: the Python module of the class, empty where the file does not say.
@@ -101,6 +128,12 @@ class LayerEntry:
     inbound: Sequence[Any] = field(default=())
     module: str = ""
     wrapped: bool = False
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether the class is known not to be one of Keras, whatever its name."""
+        elsewhere = self.module and not any(f"{self.module}.".startswith(f"{own}.") for own in _KERAS_MODULES)
+        return bool(elsewhere) or ">" in self.class_name
 
     @property
     def is_model(self) -> bool:
@@ -122,7 +155,12 @@ def layer_entries(config: Config, where: str) -> list[LayerEntry]:
     layers = config.get("layers")
     if not isinstance(layers, list):
         raise FormatError(f"{where}: the configuration lists no layers; is it a Sequential or Functional model?")
-    return [_entry(item, where) for item in layers]
+    entries = [_entry(item, where) for item in layers]
+    keys = Counter(entry.key for entry in entries)
+    twice = next((key for key, count in keys.items() if count > 1), None)
+    if twice is not None:
+        raise FormatError(f"{where}: two layers of one model are called {twice!r}; rename one and save the model again")
+    return entries
 
 
 def _entry(item: Any, where: str) -> LayerEntry:
@@ -139,9 +177,11 @@ def _entry(item: Any, where: str) -> LayerEntry:
             raise TypeError("its config is not an object")
         if not isinstance(inbound, list | tuple):
             raise TypeError("its inbound_nodes are not a list")
+        if not key or not name:
+            raise TypeError("it has no name")
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{where}: a layer's configuration cannot be read ({error!r})") from None
-    return LayerEntry(key, name, class_name.rsplit(">", 1)[-1], config, inbound, module, wrapped)
+    return LayerEntry(key, name, class_name, config, inbound, module, wrapped)
 
 
 def is_wrapper_variable(name: str) -> bool:

@@ -1,28 +1,30 @@
 """Variables in the tree of a ``model.weights.h5``, the weights file inside ``.keras``.
 
-Below each model there is one group a layer, named after the layer's class in snake case and counted (``conv2d``, ``conv2d_1``), its
-variables under ``vars/0``, ``vars/1``, ... in the order of ``layer.weights``. Files from recent versions of Keras also hold the layer's
-name, as an attribute of ``vars``; without it the classes are counted in the order of the configuration.
+Below each model there is one group a layer, named after its class in snake case and numbered (``conv2d``, ``conv2d_1``), with
+its variables ``vars/0``, ``vars/1``, ... in the order of ``layer.weights``. Files from recent versions of Keras also hold the
+layer's name, as an attribute of ``vars``; without it the groups of a class, in the order of their numbers, are its layers in
+the order of the configuration. The numbers themselves say less: Keras 2.13 counts a layer with weights twice. The parts of a
+composite layer (the cell of a recurrent one, the projections of attention) are groups within its group, named after the
+layer's attributes.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from sparsec.errors import FormatError
+from sparsec.frontends.hdf5 import MAX_DEPTH, H5Group
 from sparsec.frontends.source import Config, LayerEntry, LayerPath, Variable, layer_entries
-from sparsec.ir import Array
-
-if TYPE_CHECKING:
-    import h5py
 
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
-"""The group that holds a model's layers: now, and in files that Keras 2.12 to 2.15 wrote."""
+"""The group that holds a model's layers: now, and in files that Keras 2.12 to 2.14 wrote."""
+
+RANDOM_STATE = frozenset({"generator", "seed_generator", "_random_generator"})
+"""Parts of layers that hold the state of random numbers, which inference does not draw."""
+
+VARIABLES = "vars"
 
 
 def snake_case(class_name: str) -> str:
@@ -32,8 +34,8 @@ def snake_case(class_name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def tree_variables(root: h5py.Group, config: Config, where: str) -> dict[LayerPath, Sequence[Variable]]:
-    """The variables of every layer of the model that ``config`` describes.
+def tree_variables(root: H5Group, config: Config, where: str) -> dict[LayerPath, Sequence[Variable]]:
+    """The variables of every layer of the model that ``config`` describes, and of the parts of composite layers.
 
     Raises:
         FormatError: layers and groups do not match one to one.
@@ -42,84 +44,69 @@ def tree_variables(root: h5py.Group, config: Config, where: str) -> dict[LayerPa
 
 
 def _model_variables(
-    group: h5py.Group, config: Config, path: LayerPath, where: str
+    model: H5Group, config: Config, path: LayerPath, where: str
 ) -> Iterator[tuple[LayerPath, Sequence[Variable]]]:
-    groups = _layer_groups(group, where)
-    matched = _match(layer_entries(config, where), groups, "/".join((where, *path)))
-    for entry, layer_group in matched:
+    for entry, layer in _match(layer_entries(config, where), _layer_groups(model, where), where):
         layer_path = (*path, entry.key)
         if entry.is_model:
-            yield from _model_variables(layer_group, entry.config, layer_path, where)
-            continue
-        inner = layer_group.get("layer", layer_group) if entry.wrapped else layer_group
-        variables = _vars(inner)
-        if variables:
-            yield layer_path, variables
+            yield from _model_variables(layer, entry.config, layer_path, where)
+        elif entry.wrapped and layer.holds("layer"):
+            yield from _layer_variables(layer.group("layer"), layer_path, where)
+        else:
+            yield from _layer_variables(layer, layer_path, where)
 
 
-def _layer_groups(group: h5py.Group, where: str) -> dict[str, h5py.Group]:
+def _layer_groups(model: H5Group, where: str) -> dict[str, H5Group]:
     for container in CONTAINERS:
-        if container in group:
-            return dict(group[container].items())
-    if not group.keys() - {"vars"}:
+        if model.holds(container):
+            return model.group(container).groups()
+    if set(model.names()) <= {VARIABLES}:
         return {}
-    raise FormatError(f"{where}: {group.name!r} in the weights file holds none of the groups {', '.join(CONTAINERS)}")
+    raise FormatError(f"{where}: {model.name!r} in the weights file holds none of the groups {', '.join(CONTAINERS)}")
 
 
-def _match(
-    entries: Sequence[LayerEntry], groups: dict[str, h5py.Group], where: str
-) -> Iterator[tuple[LayerEntry, h5py.Group]]:
-    names = {key: _stored_name(group) for key, group in groups.items()}
-    by_name = {name: key for key, name in names.items() if name is not None}
-    if len(by_name) == len(groups):
-        for entry in entries:
-            if entry.key in by_name:
-                yield entry, groups[by_name[entry.key]]
-        return
-    counts: Counter[str] = Counter()
-    expected: set[str] = set()
+def _match(entries: Sequence[LayerEntry], groups: Mapping[str, H5Group], where: str) -> Iterator[tuple[LayerEntry, H5Group]]:
+    stored = {key: layer.group(VARIABLES).text("name") if layer.holds(VARIABLES) else None for key, layer in groups.items()}
+    keys = {name: key for key, name in stored.items() if name is not None}
+    if len(keys) < len(groups):
+        keys = _by_class(entries, groups)
+    matched = set()
     for entry in entries:
-        base = snake_case(entry.stored_class_name)
-        key = f"{base}_{counts[base]}" if counts[base] else base
-        counts[base] += 1
-        if key in groups:
-            expected.add(key)
-            yield entry, groups[key]
-    unmatched = [key for key in sorted(groups.keys() - expected) if _holds_variables(groups[key])]
-    if unmatched:
-        raise FormatError(
-            f"{where}: the weights file has a group {unmatched[0]!r} that no layer of the configuration accounts for; "
-            "the file states no layer names, so the layers cannot be told apart: save the model again with a recent Keras"
-        )
+        if entry.key in keys:
+            matched.add(keys[entry.key])
+            yield entry, groups[keys[entry.key]]
+    for key in sorted(groups.keys() - matched):
+        dataset = groups[key].first_dataset()
+        if dataset is not None:
+            raise FormatError(
+                f"{where}: the weights file holds {dataset!r}, which cannot be assigned to a layer of the configuration; "
+                "the two do not belong together: save the model again"
+            )
 
 
-def _stored_name(group: h5py.Group) -> str | None:
-    variables = group.get("vars")
-    if variables is None or "name" not in variables.attrs:
-        return None
-    name = variables.attrs["name"]
-    return name.decode() if isinstance(name, bytes) else str(name)
+def _by_class(entries: Sequence[LayerEntry], groups: Mapping[str, H5Group]) -> dict[str, str]:
+    """The group of each layer, as far as its class has as many groups as layers."""
+    listed: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        listed[snake_case(entry.stored_class_name.rpartition(">")[2])].append(entry.key)
+    numbered: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for key in groups:
+        base, _, number = key.rpartition("_")
+        if key in listed or not number.isdecimal():
+            base, number = key, "0"
+        numbered[base].append((int(number), key))
+    pairs = [(layers, sorted(numbered[base])) for base, layers in listed.items() if len(numbered[base]) == len(layers)]
+    return {layer: key for layers, keys in pairs for layer, (_, key) in zip(layers, keys, strict=True)}
 
 
-def _holds_variables(group: h5py.Group) -> bool:
-    found: list[str] = []
-    group.visititems(lambda name, item: found.append(name) if hasattr(item, "shape") else None)
-    return bool(found)
-
-
-def _vars(group: h5py.Group) -> list[Variable]:
-    """The variables of one layer: its own, in order; sub-layers (seed generators and the like) are not its variables."""
-    variables = group.get("vars")
-    if variables is None:
-        return []
-    keys = sorted((key for key in variables if key.isdigit()), key=int)
-    return [h5_variable(variables[key]) for key in keys]
-
-
-def h5_variable(dataset: h5py.Dataset) -> Variable:
-    """A variable stored as an HDF5 dataset."""
-    return Variable(str(dataset.name), tuple(int(size) for size in dataset.shape), _loader(dataset))
-
-
-def _loader(dataset: Any) -> Callable[[], Array]:
-    return lambda: np.asarray(dataset[()])
+def _layer_variables(layer: H5Group, path: LayerPath, where: str) -> Iterator[tuple[LayerPath, Sequence[Variable]]]:
+    """The variables of one layer, in order, and below its path those of its parts."""
+    if len(path) > MAX_DEPTH:
+        raise FormatError(f"{where}: the groups in {layer.name!r} are nested too deeply")
+    for key, part in layer.groups().items():
+        if key == VARIABLES:
+            names = sorted((name for name in part.names() if name.isdecimal()), key=int)
+            if names:
+                yield path, [part.variable(name) for name in names]
+        elif key not in RANDOM_STATE:
+            yield from _layer_variables(part, (*path, key), where)

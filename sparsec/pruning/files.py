@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import lzma
 import shutil
-import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
-from copy import copy
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from sparsec.errors import FormatError, InputError
 from sparsec.files import check_output, replacing
 from sparsec.frontends import read
+from sparsec.frontends.archive import check_same_kind, rewrite_archive
 from sparsec.frontends.files import WEIGHTS_MEMBER
 from sparsec.pruning.masks import Mask
 from sparsec.pruning.plan import Options, layer_names, plan_pruning
 from sparsec.pruning.report import PruneReport
-
-ARCHIVE_SUFFIXES, HDF5_SUFFIXES = (".keras",), (".h5", ".hdf5")
-
-COPY_BYTES = 1 << 22
 
 
 def prune_file(
@@ -72,24 +63,17 @@ def prune_file(
     check_output(target)
     model = read(source)
     archive = zipfile.is_zipfile(source)
-    _check_suffix(source, target, archive)
+    check_same_kind(source, target, archive)
     plan = plan_pruning(model, options, progress)
     zeros = {model.variables[weight].location: mask for weight, mask in plan.zeros.items()}
     del model  # its weights: they are rewritten one at a time
     with replacing(target) as temporary:
         if archive:
-            _rewrite_archive(source, temporary, zeros)
+            rewrite_archive(source, temporary, {WEIGHTS_MEMBER: lambda weights: _rewrite_datasets(weights, zeros)})
         else:
             shutil.copyfile(source, temporary)
             _rewrite_datasets(temporary, zeros)
     return plan.report
-
-
-def _check_suffix(source: Path, target: Path, archive: bool) -> None:
-    suffixes, kind = (ARCHIVE_SUFFIXES, "a Keras archive") if archive else (HDF5_SUFFIXES, "an HDF5 file")
-    # A file that bears the suffix of the other kind, as Keras 2.12 wrote them, may keep it.
-    if target.suffix.lower() not in (*suffixes, source.suffix.lower()):
-        raise InputError(f"{source} is {kind}, so what is written must end in {' or '.join(suffixes)}, not {target.suffix!r}")
 
 
 def _rewrite_datasets(file: Path, zeros: Mapping[str, Mask]) -> None:
@@ -105,36 +89,3 @@ def _rewrite_datasets(file: Path, zeros: Mapping[str, Mask]) -> None:
             values = dataset[()]
             np.copyto(values, 0, where=mask)
             dataset[...] = values
-
-
-def _rewrite_archive(source: Path, target: Path, zeros: Mapping[str, Mask]) -> None:
-    """Copy an archive member by member, with parts of the weights zeroed."""
-    with (
-        tempfile.TemporaryDirectory(prefix="sparsec-") as folder,
-        zipfile.ZipFile(source) as archive,
-        zipfile.ZipFile(target, "w") as result,
-    ):
-        weights = Path(folder) / WEIGHTS_MEMBER
-        with weights.open("wb") as unpacked:
-            _copy_member(archive, archive.getinfo(WEIGHTS_MEMBER), unpacked, source)
-        _rewrite_datasets(weights, zeros)
-        result.comment = archive.comment
-        for info in archive.infolist():
-            header = copy(info)
-            header.extra = b""
-            rewritten = info.filename == WEIGHTS_MEMBER
-            header.file_size = weights.stat().st_size if rewritten else info.file_size
-            with result.open(header, "w") as member:
-                if rewritten:
-                    with weights.open("rb") as unpacked:
-                        shutil.copyfileobj(unpacked, member, COPY_BYTES)
-                else:
-                    _copy_member(archive, info, member, source)
-
-
-def _copy_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: IO[bytes], source: Path) -> None:
-    try:
-        with archive.open(info) as member:
-            shutil.copyfileobj(member, target, COPY_BYTES)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
-        raise FormatError(f"{source}: {info.filename} cannot be unpacked ({error}); save the model again") from None

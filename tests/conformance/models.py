@@ -1,6 +1,7 @@
 """Architectures as people build them, small; each function returns a Keras model with random weights.
 
-Weights, biases and BatchNormalization statistics are all random (see :func:`randomise`), so that an error anywhere shows in the outputs.
+Weights, biases and BatchNormalization statistics are all random (see :func:`randomise`), so that an error anywhere
+shows in the outputs.
 """
 
 from __future__ import annotations
@@ -47,7 +48,13 @@ def conv_bn(x: Any, filters: int, size: int = 3, strides: int = 1, activation: s
 @model
 def perceptron() -> keras.Model:
     return keras.Sequential(
-        [keras.Input((20,)), L.Dense(16, activation="relu"), L.Dropout(0.3), L.Dense(12, activation="tanh"), L.Dense(4, activation="softmax")]
+        [
+            keras.Input((20,)),
+            L.Dense(16, activation="relu"),
+            L.Dropout(0.3),
+            L.Dense(12, activation="tanh"),
+            L.Dense(4, activation="softmax"),
+        ]
     )
 
 
@@ -251,7 +258,12 @@ def autoencoder() -> keras.Model:
 @model
 def siamese_pair() -> keras.Model:
     encoder = keras.Sequential(
-        [keras.Input((10, 10, 1)), L.Conv2D(6, 3, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(8, activation="tanh")],
+        [
+            keras.Input((10, 10, 1)),
+            L.Conv2D(6, 3, activation="relu"),
+            L.GlobalAveragePooling2D(),
+            L.Dense(8, activation="tanh"),
+        ],
         name="encoder",
     )
     left, right = keras.Input((10, 10, 1), name="left"), keras.Input((10, 10, 1), name="right")
@@ -284,7 +296,9 @@ def feature_pyramid() -> keras.Model:
     coarse = conv_bn(fine, 8, strides=2)
     top = L.Conv2D(5, 1)(coarse)
     merged = L.Add()([L.UpSampling2D(2)(top), L.Conv2D(5, 1)(fine)])
-    return keras.Model(inputs, [L.Conv2D(3, 3, padding="same", name="small")(merged), L.Conv2D(3, 3, padding="same", name="large")(top)])
+    return keras.Model(
+        inputs, [L.Conv2D(3, 3, padding="same", name="small")(merged), L.Conv2D(3, 3, padding="same", name="large")(top)]
+    )
 
 
 @model

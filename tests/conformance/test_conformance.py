@@ -124,5 +124,3 @@ def test_passes_are_exact_in_float64(name: str, folder: Path) -> None:
     after = evaluate_graph(optimise(graph).graph, found.inputs, dtype="float64")
     for a, b in zip(before, after, strict=True):
         assert np.abs(a - b).max() <= 1e-9 * np.abs(a).max()
-
-

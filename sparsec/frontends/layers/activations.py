@@ -1,17 +1,19 @@
-"""Activations: the functions that Keras names, and the layers that are activations.
+"""Activations: the functions that Keras names, the layers that are activations, and the operations.
 
 Where Keras 2 and Keras 3 mean different functions by one name, the version that saved the model decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from math import prod
 from typing import Any
 
-from sparsec.frontends.layer import Layer, Value, reads
+from sparsec.frontends.layer import Layer, Value, alike, reads, reads_operation
+from sparsec.frontends.options import Options
 from sparsec.ops import TO_THE_END
 
-Activation = Callable[[Layer, Value, Mapping[str, Any]], Value]
+Activation = Callable[[Layer, Value, Options], Value]
 """A function of the layer it belongs to, its input, and the parameters given with its name."""
 
 HARD_SIGMOID = {2: (0.2, 0.5), 3: (1.0 / 6.0, 0.5)}
@@ -27,9 +29,8 @@ def _plain(op: str) -> Activation:
     return lambda layer, x, parameters: layer.emit(op, x)
 
 
-def _hard_sigmoid(layer: Layer, x: Value) -> Value:
-    alpha, beta = HARD_SIGMOID[layer.saved_by.generation]
-    return layer.emit("hard_sigmoid", x, alpha=alpha, beta=beta)
+def _log_softmax(layer: Layer, x: Value, parameters: Options) -> Value:
+    return layer.emit("log_softmax", x, axis=parameters.integer("axis", -1))
 
 
 def _scaled(layer: Layer, x: Value, factor: float) -> Value:
@@ -40,110 +41,131 @@ def _shifted(layer: Layer, x: Value, term: float) -> Value:
     return layer.emit("add", x, layer.like(x, term))
 
 
-def _negated(layer: Layer, x: Value) -> Value:
-    return _scaled(layer, x, -1.0)
+def _linear(layer: Layer, x: Value, parameters: Options) -> Value:
+    return x
 
 
-def _relu(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    slope = parameters.get("negative_slope", parameters.get("alpha", 0.0))
-    threshold = parameters.get("threshold") or 0.0
-    return layer.emit("relu", x, max_value=parameters.get("max_value"), negative_slope=slope or 0.0, threshold=threshold)
+def _relu(layer: Layer, x: Value, parameters: Options) -> Value:
+    ceiling = parameters.number("max_value", 0.0) if parameters.option("max_value") is not None else None
+    slope, threshold = parameters.number("negative_slope", parameters.number("alpha", 0.0)), parameters.number("threshold", 0.0)
+    if threshold < 0:
+        parameters.refuse(f"threshold = {threshold} is negative")
+    return layer.emit("relu", x, max_value=ceiling, negative_slope=slope, threshold=threshold)
 
 
-def _relu6(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
+def _relu6(layer: Layer, x: Value, parameters: Options) -> Value:
     return layer.emit("relu", x, max_value=6.0)
 
 
-def _leaky_relu(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    slope = parameters.get("negative_slope", parameters.get("alpha", LEAKY_SLOPE))
-    return layer.emit("relu", x, negative_slope=slope)
+def _leaky(default: float) -> Activation:
+    # The slope is called ``alpha`` in Keras 2.
+    return lambda layer, x, parameters: layer.emit(
+        "relu", x, negative_slope=parameters.number("negative_slope", parameters.number("alpha", default))
+    )
 
 
-def _elu(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    return layer.emit("elu", x, alpha=parameters.get("alpha", 1.0))
+def _elu(layer: Layer, x: Value, parameters: Options) -> Value:
+    return layer.emit("elu", x, alpha=parameters.number("alpha", 1.0))
 
 
-def _gelu(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    return layer.emit("gelu", x, approximate=bool(parameters.get("approximate", False)))
+def _gelu(layer: Layer, x: Value, parameters: Options) -> Value:
+    return layer.emit("gelu", x, approximate=parameters.flag("approximate", False))
 
 
-def _softmax(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    return layer.emit("softmax", x, axis=parameters.get("axis", -1))
+def _softmax(layer: Layer, x: Value, parameters: Options) -> Value:
+    axes = parameters.axes("axis", x.rank)
+    if len(axes) == 1:
+        return layer.emit("softmax", x, axis=axes[0])
+    # Several axes together: moved to the end and made one.
+    front = [axis for axis in range(x.rank) if axis not in axes]
+    if front[:1] != [0]:
+        parameters.refuse("softmax over the batch axis is not read")
+    permutation = (*front, *sorted(axes))
+    moved = layer.emit("transpose", x, permutation=permutation)
+    kept = [layer.size(moved, axis) for axis in range(1, len(front))]
+    merged = [layer.size(moved, axis) for axis in range(len(front), x.rank)]
+    y = layer.emit("softmax", layer.emit("reshape", moved, shape=(0, *kept, prod(merged))), axis=-1)
+    y = layer.emit("reshape", y, shape=(0, *kept, *merged))
+    return layer.emit("transpose", y, permutation=tuple(permutation.index(axis) for axis in range(x.rank)))
 
 
-def _log_softmax(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    return layer.emit("log_softmax", x, axis=parameters.get("axis", -1))
+def _hard_sigmoid(layer: Layer, x: Value, parameters: Options) -> Value:
+    alpha, beta = HARD_SIGMOID[layer.saved_by.generation]
+    return layer.emit("hard_sigmoid", x, alpha=alpha, beta=beta)
 
 
-def _sparsemax(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    return layer.emit("sparsemax", x, axis=parameters.get("axis", -1))
+def _hard_silu(layer: Layer, x: Value, parameters: Options) -> Value:
+    return layer.emit("mul", x, _hard_sigmoid(layer, x, parameters))
 
 
-def _hard_silu(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    return layer.emit("mul", x, _hard_sigmoid(layer, x))
-
-
-def _mish(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
+def _mish(layer: Layer, x: Value, parameters: Options) -> Value:
     return layer.emit("mul", x, layer.emit("tanh", layer.emit("softplus", x)))
 
 
-def _log_sigmoid(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    return _negated(layer, layer.emit("softplus", _negated(layer, x)))
+def _log_sigmoid(layer: Layer, x: Value, parameters: Options) -> Value:
+    return _scaled(layer, layer.emit("softplus", _scaled(layer, x, -1.0)), -1.0)
 
 
-def _celu(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    alpha = float(parameters.get("alpha", 1.0))
+def _celu(layer: Layer, x: Value, parameters: Options) -> Value:
+    alpha = parameters.number("alpha", 1.0)
+    if alpha == 0:
+        parameters.refuse("alpha = 0 divides by zero")
     return _scaled(layer, layer.emit("elu", _scaled(layer, x, 1.0 / alpha), alpha=1.0), alpha)
 
 
-def _glu(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    axis = int(parameters.get("axis", -1))
-    size = x.shape[axis]
-    if not isinstance(size, int) or size % 2:
-        layer.refuse(f"glu halves axis {axis}, whose size is {size}")
+def _glu(layer: Layer, x: Value, parameters: Options) -> Value:
+    (axis,) = parameters.axes("axis", x.rank)
+    size = layer.size(x, axis)
+    if size % 2:
+        parameters.refuse(f"glu halves axis {axis}, whose size is {size}")
     value = layer.emit("slice", x, axis=axis, start=0, stop=size // 2)
     gate = layer.emit("slice", x, axis=axis, start=size // 2, stop=TO_THE_END)
     return layer.emit("mul", value, layer.emit("sigmoid", gate))
 
 
-def _tanh_shrink(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
+def _tanh_shrink(layer: Layer, x: Value, parameters: Options) -> Value:
     return layer.emit("sub", x, layer.emit("tanh", x))
 
 
-def _soft_shrink(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    threshold = float(parameters.get("threshold", 0.5))
+def _soft_shrink(layer: Layer, x: Value, parameters: Options) -> Value:
+    threshold = parameters.number("threshold", 0.5)
     return layer.emit("sub", x, layer.emit("clip", x, minimum=-threshold, maximum=threshold))
 
 
-def _hard_shrink(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    threshold = layer.like(x, float(parameters.get("threshold", 0.5)))
-    outside = layer.emit("greater", layer.emit("abs", x), threshold)
+def _hard_shrink(layer: Layer, x: Value, parameters: Options) -> Value:
+    outside = layer.emit("greater", layer.emit("abs", x), layer.like(x, parameters.number("threshold", 0.5)))
     return layer.emit("where", outside, x, layer.like(x, 0.0))
 
 
-def _threshold(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    threshold = layer.like(x, float(parameters.get("threshold", 20)))
-    default = layer.like(x, float(parameters.get("default_value", 0)))
-    return layer.emit("where", layer.emit("greater", x, threshold), x, default)
+def _threshold(layer: Layer, x: Value, parameters: Options) -> Value:
+    above = layer.emit("greater", x, layer.like(x, parameters.number("threshold", 20.0)))
+    return layer.emit("where", above, x, layer.like(x, parameters.number("default_value", parameters.number("value", 0.0))))
 
 
-def _hard_tanh(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
+def _hard_tanh(layer: Layer, x: Value, parameters: Options) -> Value:
     return layer.emit("clip", x, minimum=-1.0, maximum=1.0)
 
 
-def _squareplus(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
-    root = layer.emit("sqrt", _shifted(layer, layer.emit("mul", x, x), float(parameters.get("b", 4))))
+def _squareplus(layer: Layer, x: Value, parameters: Options) -> Value:
+    root = layer.emit("sqrt", _shifted(layer, layer.emit("mul", x, x), parameters.number("b", 4.0)))
     return _scaled(layer, layer.emit("add", x, root), 0.5)
 
 
-def _sparse_plus(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
+def _sparse_plus(layer: Layer, x: Value, parameters: Options) -> Value:
     # (x + 1)^2 / 4 between -1 and 1, x above: the clipped square plus what exceeds 1.
     inner = _shifted(layer, layer.emit("clip", x, minimum=-1.0, maximum=1.0), 1.0)
     square = _scaled(layer, layer.emit("mul", inner, inner), 0.25)
     return layer.emit("add", square, layer.emit("relu", _shifted(layer, x, -1.0)))
 
 
-def _sparse_sigmoid(layer: Layer, x: Value, parameters: Mapping[str, Any]) -> Value:
+def _sparsemax(layer: Layer, x: Value, parameters: Options) -> Value:
+    parameters.refuse(
+        "sparsemax is not read: under that name Keras computes another function than it documents, whose outputs do not sum to "
+        "1; use softmax"
+    )
+
+
+def _sparse_sigmoid(layer: Layer, x: Value, parameters: Options) -> Value:
     return layer.emit("hard_sigmoid", x, alpha=0.5, beta=0.5)
 
 
@@ -154,12 +176,12 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": _gelu,
     "glu": _glu,
     "hard_shrink": _hard_shrink,
-    "hard_sigmoid": lambda layer, x, parameters: _hard_sigmoid(layer, x),
+    "hard_sigmoid": _hard_sigmoid,
     "hard_silu": _hard_silu,
     "hard_swish": _hard_silu,
     "hard_tanh": _hard_tanh,
-    "leaky_relu": _leaky_relu,
-    "linear": lambda layer, x, parameters: x,
+    "leaky_relu": _leaky(LEAKY_SLOPE),
+    "linear": _linear,
     "log_sigmoid": _log_sigmoid,
     "log_softmax": _log_softmax,
     "mish": _mish,
@@ -183,75 +205,115 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 """Every activation by the name in a configuration."""
 
+ACTIVATION_LAYERS: dict[str, Activation] = {
+    "ELU": _elu,
+    "LeakyReLU": _leaky(LEAKY_LAYER_SLOPE),
+    "ReLU": _relu,
+    "Softmax": _softmax,
+}
+"""Layers that are activations without weights, and that may stand where a configuration expects the name of a function."""
+
+_OPERATION_NAMES: dict[str, tuple[str, ...]] = {
+    "celu": ("Celu",),
+    "elu": ("Elu", "nn.elu"),
+    "exponential": ("Exp", "math.exp"),
+    "gelu": ("Gelu", "nn.gelu"),
+    "glu": ("Glu",),
+    "hard_shrink": ("HardShrink",),
+    "hard_sigmoid": ("HardSigmoid",),
+    "hard_silu": ("HardSilu",),
+    "hard_tanh": ("HardTanh",),
+    "leaky_relu": ("LeakyRelu", "nn.leaky_relu"),
+    "log_sigmoid": ("LogSigmoid", "math.log_sigmoid"),
+    "log_softmax": ("LogSoftmax", "nn.log_softmax"),
+    "relu": ("Relu", "ReLU", "nn.relu"),
+    "relu6": ("Relu6", "nn.relu6"),
+    "selu": ("Selu", "nn.selu"),
+    "sigmoid": ("Sigmoid", "math.sigmoid", "nn.sigmoid"),
+    "silu": ("Silu", "nn.silu", "nn.swish"),
+    "soft_shrink": ("SoftShrink",),
+    "softmax": ("Softmax", "nn.softmax"),
+    "softplus": ("Softplus", "math.softplus", "nn.softplus"),
+    "softsign": ("Softsign", "nn.softsign"),
+    "sparse_plus": ("SparsePlus",),
+    "sparse_sigmoid": ("SparseSigmoid",),
+    "sparsemax": ("Sparsemax",),
+    "squareplus": ("Squareplus",),
+    "tanh": ("Tanh", "math.tanh", "nn.tanh"),
+    "tanh_shrink": ("TanhShrink",),
+    "threshold": ("Threshold",),
+}
+"""What an activation is called as an operation: in Keras 3 the class of the node, in Keras 2 the function of a TFOpLambda."""
+
+_PARAMETERS = ("alpha", "approximate", "axis", "b", "default_value", "max_value", "negative_slope", "threshold", "value")
+
 
 def apply_activation(layer: Layer, x: Value, spec: Any) -> Value:
     """Apply an activation as a configuration states it: a name, or an object with a class and parameters."""
-    name, parameters = spec, {}
+    name, parameters, own = spec, {}, True
     if isinstance(spec, dict):
-        inner = spec.get("config", {})
-        name = inner if isinstance(inner, str) else spec.get("class_name")
-        parameters = inner if isinstance(inner, dict) else {}
-        name = _LAYER_ACTIVATIONS.get(str(name), name)
-    function = ACTIVATIONS.get(str(name))
-    if function is None:
-        layer.refuse(f"activation {name!r} is not one that sparsec reads; it reads {', '.join(sorted(ACTIVATIONS))}")
-    return function(layer, x, parameters)
+        name, inner = spec.get("class_name"), spec.get("config")
+        module = str(spec.get("module") or "keras").partition(".")[0]
+        own = module in ("keras", "tf_keras", "builtins")
+        if isinstance(inner, dict):
+            parameters = inner
+        elif name in ("function", None) and isinstance(inner, str):
+            name = inner
+    if name == "Activation":
+        return apply_activation(layer, x, parameters.get("activation"))
+    function = ACTIVATION_LAYERS.get(str(name), ACTIVATIONS.get(str(name)))
+    if function is None or not own:
+        layer.refuse(f"its activation {name!r} is not read{alike(str(name), ACTIVATIONS)}; README.md lists those that are")
+    return function(layer, x, Options(parameters, f"{layer.subject}, activation {name!r}"))
 
 
-_LAYER_ACTIVATIONS = {"ELU": "elu", "LeakyReLU": "leaky_relu", "ReLU": "relu", "Softmax": "softmax"}
-"""Activation layers that stand where a configuration expects the name of a function."""
+def _register_layer(class_name: str, function: Activation) -> None:
+    @reads(class_name)
+    def read(layer: Layer) -> Value:
+        return function(layer, layer.float_input, layer)
+
+
+def _register_operations(names: tuple[str, ...], function: Activation) -> None:
+    @reads_operation(*names)
+    def read(layer: Layer) -> Value:
+        x = layer.operand(0, "x", "features", "logits")
+        if not isinstance(x, Value):
+            layer.refuse("its operand is not a tensor")
+        # Keras 3 keeps parameters in the node's configuration, Keras 2 in the call.
+        given = {name: layer.operand(99, name) for name in _PARAMETERS}
+        stated = {name: value for name, value in given.items() if value is not None}
+        return function(layer, x, Options({**layer.config, **stated}, layer.subject))
+
+
+for _class_name, _function in ACTIVATION_LAYERS.items():
+    _register_layer(_class_name, _function)
+for _name, _names in _OPERATION_NAMES.items():
+    _register_operations(_names, ACTIVATIONS[_name])
 
 
 @reads("Activation")
 def activation(layer: Layer) -> Value:
     """Activation: the function that the configuration names."""
-    return layer.activation(layer.input)
-
-
-@reads("ReLU")
-def relu(layer: Layer) -> Value:
-    """ReLU with its three parameters."""
-    return _relu(layer, layer.input, layer.config)
-
-
-@reads("LeakyReLU")
-def leaky_relu(layer: Layer) -> Value:
-    """LeakyReLU: the slope is called ``alpha`` in Keras 2."""
-    slope = layer.number("negative_slope", layer.number("alpha", LEAKY_LAYER_SLOPE))
-    return layer.emit("relu", layer.input, negative_slope=slope)
+    return apply_activation(layer, layer.input, layer.option("activation"))
 
 
 @reads("ThresholdedReLU")
 def thresholded_relu(layer: Layer) -> Value:
     """ThresholdedReLU of Keras 2: x above ``theta``, else 0."""
-    x = layer.input
+    x = layer.float_input
     above = layer.emit("greater", x, layer.like(x, layer.number("theta", 1.0)))
     return layer.emit("where", above, x, layer.like(x, 0.0))
-
-
-@reads("ELU")
-def elu(layer: Layer) -> Value:
-    """ELU."""
-    return layer.emit("elu", layer.input, alpha=layer.number("alpha", 1.0))
 
 
 @reads("PReLU")
 def prelu(layer: Layer) -> Value:
     """PReLU: one learnt slope for each position, those on shared axes excepted."""
-    x = layer.input
-    shared = {axis % x.rank for axis in layer.option("shared_axes", ())}
-    shape = tuple(1 if axis in shared else size for axis, size in enumerate(x.shape))[1:]
-    return layer.emit("prelu", x, layer.weight("alpha", shape))
-
-
-@reads("Softmax")
-def softmax(layer: Layer) -> Value:
-    """Softmax over one axis."""
-    axis = layer.option("axis", -1)
-    if isinstance(axis, list) and len(axis) == 1:
-        axis = axis[0]
-    if not isinstance(axis, int):
-        layer.refuse(f"softmax over the axes {axis} together is not read; use one axis")
-    if len(layer.inputs) > 1:
-        layer.refuse("a mask given to softmax is not read")
-    return layer.emit("softmax", layer.input, axis=axis)
+    x = layer.float_input
+    shape = [layer.size(x, axis) for axis in range(1, x.rank)]
+    shared = layer.option("shared_axes", [])
+    for axis in shared if isinstance(shared, list) else [shared]:
+        # Keras counts axes with the batch, and takes one off: -1 is the last but one.
+        if type(axis) is not int or not -len(shape) < axis <= len(shape):
+            layer.refuse(f"shared_axes = {shared!r} does not name axes of its input")
+        shape[axis - 1] = 1
+    return layer.emit("prelu", x, layer.weight("alpha", tuple(shape)))

@@ -35,7 +35,7 @@ def read_window(layer: Layer, rank: int) -> Window:
 
 def read_padding(layer: Layer, window: Window) -> tuple[str, tuple[int, ...]]:
     """``padding`` and ``pads`` of a window operator."""
-    padding = str(layer.option("padding", "valid")).lower()
+    padding = layer.text("padding", "valid").lower()
     if padding == "same":
         return "same", ()
     if padding == "causal" and len(window.size) == 1:
@@ -46,27 +46,29 @@ def read_padding(layer: Layer, window: Window) -> tuple[str, tuple[int, ...]]:
 
 
 def _bias(layer: Layer, filters: int) -> Value | None:
-    return layer.weight("bias", (filters,)) if layer.option("use_bias", True) else None
+    return layer.weight("bias", (filters,)) if layer.flag("use_bias", True) else None
 
 
 @reads("Conv1D", "Conv2D", "Conv3D", "Convolution1D", "Convolution2D", "Convolution3D")
 def conv(layer: Layer) -> Value:
     """Conv1D, Conv2D, Conv3D, with groups and dilation."""
     rank = spatial_rank(layer)
-    window, filters, groups = read_window(layer, rank), layer.integer("filters"), layer.option("groups", 1)
+    window, filters, groups = read_window(layer, rank), layer.integer("filters", least=1), layer.integer("groups", 1, least=1)
+    _refuse_lora(layer)
 
     def body(x: Value) -> Value:
         kernel = layer.weight("kernel", (*window.size, layer.channels(x) // groups, filters))
         attributes = window.attributes(read_padding(layer, window))
         return layer.emit("conv", x, kernel, _bias(layer, filters), groups=groups, **attributes)
 
-    return layer.activation(in_channels_last(layer, layer.input, body))
+    return layer.activation(in_channels_last(layer, layer.float_input, rank, body))
 
 
 @reads("DepthwiseConv1D", "DepthwiseConv2D")
 def depthwise_conv(layer: Layer) -> Value:
     """DepthwiseConv1D, DepthwiseConv2D."""
-    window, multiplier = read_window(layer, spatial_rank(layer)), layer.integer("depth_multiplier")
+    rank = spatial_rank(layer)
+    window, multiplier = read_window(layer, rank), layer.integer("depth_multiplier", 1, least=1)
 
     def body(x: Value) -> Value:
         channels = layer.channels(x)
@@ -74,14 +76,15 @@ def depthwise_conv(layer: Layer) -> Value:
         attributes = window.attributes(read_padding(layer, window))
         return layer.emit("depthwise_conv", x, kernel, _bias(layer, channels * multiplier), **attributes)
 
-    return layer.activation(in_channels_last(layer, layer.input, body))
+    return layer.activation(in_channels_last(layer, layer.float_input, rank, body))
 
 
 @reads("SeparableConv1D", "SeparableConv2D", "SeparableConvolution1D", "SeparableConvolution2D")
 def separable_conv(layer: Layer) -> Value:
     """SeparableConv1D, SeparableConv2D: a depthwise convolution, then a pointwise one that carries the bias."""
     rank = spatial_rank(layer)
-    window, filters, multiplier = read_window(layer, rank), layer.integer("filters"), layer.integer("depth_multiplier")
+    window, filters = read_window(layer, rank), layer.integer("filters", least=1)
+    multiplier = layer.integer("depth_multiplier", 1, least=1)
 
     def body(x: Value) -> Value:
         channels = layer.channels(x)
@@ -92,45 +95,44 @@ def separable_conv(layer: Layer) -> Value:
         single = Window((1,) * rank, (1,) * rank, (1,) * rank)
         return layer.emit("conv", middle, pointwise, bias, **single.attributes(("explicit", (0,) * (2 * rank))))
 
-    return layer.activation(in_channels_last(layer, layer.input, body))
+    return layer.activation(in_channels_last(layer, layer.float_input, rank, body))
 
 
 @reads("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose", "Convolution2DTranspose", "Convolution3DTranspose")
 def conv_transpose(layer: Layer) -> Value:
     """Conv1DTranspose, Conv2DTranspose, Conv3DTranspose."""
     rank = spatial_rank(layer)
-    window, filters = read_window(layer, rank), layer.integer("filters")
-    if layer.option("groups", 1) != 1:
+    window, filters = read_window(layer, rank), layer.integer("filters", least=1)
+    if layer.integer("groups", 1) != 1:
         layer.refuse("groups are not read in transposed convolutions")
+    _refuse_lora(layer)
     crops = _transpose_crops(layer, window)
 
     def body(x: Value) -> Value:
         kernel = layer.weight("kernel", (*window.size, filters, layer.channels(x)))
-        return layer.emit(
-            "conv_transpose",
-            x,
-            kernel,
-            _bias(layer, filters),
-            strides=window.strides,
-            dilations=window.dilations,
-            crops=crops,
-        )
+        bias = _bias(layer, filters)
+        return layer.emit("conv_transpose", x, kernel, bias, strides=window.strides, dilations=window.dilations, crops=crops)
 
-    return layer.activation(in_channels_last(layer, layer.input, body))
+    return layer.activation(in_channels_last(layer, layer.float_input, rank, body))
+
+
+def _refuse_lora(layer: Layer) -> None:
+    if layer.option("lora_rank") is not None:
+        layer.refuse("LoRA kernels are not read")
 
 
 def _transpose_crops(layer: Layer, window: Window) -> tuple[int, ...]:
     """What Keras' output size cuts off the full transposed convolution, before and after each axis.
 
     With size n, kernel extent k and stride s the full result has (n - 1) s + k positions. Keras asks for max(n s, full) under
-    ``valid`` and n s under ``same``, or, given ``output_padding`` p, for (n - 1) s + k - 2 c + p with c = 0 and k // 2. The transpose
-    of TensorFlow's ``SAME`` rule cuts half of what is too much, rounded down, before the axis.
+    ``valid`` and n s under ``same``, or, given ``output_padding`` p, for (n - 1) s + k - 2 c + p with c = 0 and k // 2. The
+    transpose of TensorFlow's ``SAME`` rule cuts half of what is too much, rounded down, before the axis.
     """
-    padding = str(layer.option("padding", "valid")).lower()
+    padding = layer.text("padding", "valid").lower()
     if padding not in ("valid", "same"):
         layer.refuse(f"padding = {padding!r}")
     given = layer.option("output_padding")
-    extra = layer.integers("output_padding", len(window.size)) if given is not None else None
+    extra = layer.integers("output_padding", len(window.size), least=0) if given is not None else None
     crops: list[int] = []
     for axis, (size, stride, dilation) in enumerate(zip(window.size, window.strides, window.dilations, strict=True)):
         extent = (size - 1) * dilation + 1

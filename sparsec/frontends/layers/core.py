@@ -18,21 +18,50 @@ IDENTITIES = (
 )
 """Layers that return their input at inference; StochasticDepth is the one of keras.applications' ConvNeXt."""
 
+AUGMENTATIONS = (
+    "RandomBrightness",
+    "RandomColorDegeneration",
+    "RandomColorJitter",
+    "RandomContrast",
+    "RandomElasticTransform",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomGaussianBlur",
+    "RandomGrayscale",
+    "RandomHeight",
+    "RandomHue",
+    "RandomInvert",
+    "RandomPerspective",
+    "RandomPosterization",
+    "RandomRotation",
+    "RandomSaturation",
+    "RandomSharpness",
+    "RandomShear",
+    "RandomTranslation",
+    "RandomWidth",
+    "RandomZoom",
+)
+"""Layers that change images in training only. RandomCrop is none of them: at inference it crops and resizes."""
+
 
 @reads(*IDENTITIES)
-def identity(layer: Layer) -> Value:
-    """The input, unchanged."""
-    if len(layer.inputs) > 1:
-        return layer.inputs[0]
-    return layer.input
+def identity(layer: Layer) -> Value | tuple[Value, ...]:
+    """The input, or every one of several, unchanged."""
+    return tuple(layer.inputs) if len(layer.inputs) > 1 else layer.input
+
+
+@reads(*AUGMENTATIONS)
+def augmentation(layer: Layer) -> Value:
+    """The images, unchanged; Keras 2 casts integers."""
+    return layer.input if layer.saved_by.generation == 3 else layer.float_input
 
 
 @reads("Dense")
 def dense(layer: Layer) -> Value:
     """Dense: a matrix product over the last axis."""
-    x, units = layer.input, layer.integer("units")
+    x, units = layer.float_input, layer.integer("units", least=1)
     if layer.option("quantization_config") is not None or layer.option("lora_rank") is not None:
         layer.refuse("quantised and LoRA kernels are not read")
     kernel = layer.weight("kernel", (layer.channels(x), units))
-    bias = layer.weight("bias", (units,)) if layer.option("use_bias", True) else None
+    bias = layer.weight("bias", (units,)) if layer.flag("use_bias", True) else None
     return layer.activation(layer.emit("dense", x, kernel, bias))

@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparsec.frontends.layer import Layer, Value, reads
+from sparsec.frontends.layers.dtypes import promoted
 
 
-def aligned(layer: Layer, values: Sequence[Value]) -> list[Value]:
+def _aligned(layer: Layer, values: Sequence[Value]) -> list[Value]:
     """The values with equal ranks, by Keras' rule: axes of size 1 are inserted after the batch axis."""
     rank = max(value.rank for value in values)
 
     def expand(value: Value) -> Value:
         if value.rank == rank:
             return value
-        missing = rank - value.rank
-        if any(not isinstance(size, int) for size in value.shape[1:]):
-            layer.refuse(f"an input of shape {value.type} cannot be broadcast to rank {rank} before its sizes are known")
-        return layer.emit("reshape", value, shape=(0, *(1,) * missing, *value.shape[1:]))
+        sizes = [layer.size(value, axis) for axis in range(1, value.rank)]
+        return layer.emit("reshape", value, shape=(0, *(1,) * (rank - value.rank), *sizes))
 
     return [expand(value) for value in values]
 
 
 def _fold(layer: Layer, op: str) -> Value:
-    values = aligned(layer, layer.inputs)
+    values = layer.inputs
     if len(values) < 2:
         layer.refuse(f"{len(values)} inputs where at least two were expected")
-    result = values[0]
-    for value in values[1:]:
+    result, *others = _aligned(layer, promoted(layer, values))
+    for value in others:
         result = layer.emit(op, result, value)
     return result
 
@@ -68,6 +67,8 @@ def subtract(layer: Layer) -> Value:
 def average(layer: Layer) -> Value:
     """Average."""
     total = _fold(layer, "add")
+    if not total.is_float:
+        layer.refuse("the average of integers is not read; cast them to float32 first")
     return layer.emit("mul", total, layer.like(total, 1.0 / len(layer.inputs)))
 
 
@@ -75,7 +76,9 @@ def average(layer: Layer) -> Value:
 def concatenate(layer: Layer) -> Value:
     """Concatenate along one axis."""
     values = layer.inputs
-    if len(values) == 1:
-        return values[0]
-    axis = layer.option("axis", -1)
-    return layer.emit("concat", *values, axis=axis if axis < 0 else axis - values[0].rank)
+    if len(values) < 2:
+        return layer.input
+    (axis,) = layer.axes("axis", values[0].rank)
+    if axis == 0:
+        layer.refuse("concatenates along the batch axis, which is not read")
+    return layer.emit("concat", *promoted(layer, values), axis=axis - values[0].rank)

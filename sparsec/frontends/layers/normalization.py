@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from sparsec.frontends.layer import Layer, Value, reads
-from sparsec.ir import Array, Shape
+from sparsec.frontends.options import array_value
+from sparsec.ir import Array
 
+MIN_DEVIATION = 1e-7
+"""Normalization divides by no less than this."""
 
-def _axes(layer: Layer, x: Value) -> tuple[int, ...]:
-    axis = layer.option("axis", -1)
-    axes = axis if isinstance(axis, list | tuple) else [axis]
-    return tuple(sorted(int(a) % x.rank for a in axes))
+MAX_SHIFT = 256.0
+"""Where a mean is more deviations than this from zero, ``x * scale + shift`` would cancel digits that ``x - mean`` keeps."""
 
 
 @reads("BatchNormalization", "SyncBatchNormalization")
 def batch_normalization(layer: Layer) -> Value:
-    """BatchNormalization with its moving statistics; tf_keras stores the axis as a list."""
-    x = layer.input
-    axes = _axes(layer, x)
-    if len(axes) != 1:
-        layer.refuse(f"normalisation over the axes {axes} together is not read; use one axis")
-    if layer.option("renorm", False):
+    """BatchNormalization with its moving statistics; Keras 2 states the axis as a list."""
+    x = layer.float_input
+    axes = layer.axes("axis", x.rank)
+    if len(axes) != 1 or axes == (0,):
+        layer.refuse(f"normalisation over the axes {axes} is not read; use one axis after the batch")
+    if layer.flag("renorm", False):
         layer.refuse("batch renormalisation is not read")
-    shape = (x.shape[axes[0]],)
-    gamma = layer.weight("gamma", shape) if layer.option("scale", True) else None
-    beta = layer.weight("beta", shape) if layer.option("center", True) else None
+    shape = (layer.size(x, axes[0]),)
+    gamma = layer.weight("gamma", shape) if layer.flag("scale", True) else None
+    beta = layer.weight("beta", shape) if layer.flag("center", True) else None
     mean, variance = layer.weight("moving_mean", shape), layer.weight("moving_variance", shape)
     axis = -1 if axes[0] == x.rank - 1 else axes[0]
     return layer.emit("batch_norm", x, gamma, beta, mean, variance, axis=axis, epsilon=layer.number("epsilon", 1e-3))
@@ -36,69 +37,91 @@ def batch_normalization(layer: Layer) -> Value:
 @reads("LayerNormalization")
 def layer_normalization(layer: Layer) -> Value:
     """LayerNormalization over one or several axes."""
-    x = layer.input
-    if layer.option("rms_scaling", False):
+    x = layer.float_input
+    if layer.flag("rms_scaling", False):
         layer.refuse("rms_scaling is not read")
-    axes = _axes(layer, x)
-    shape: Shape = tuple(x.shape[axis] for axis in axes)
-    gamma = layer.weight("gamma", shape) if layer.option("scale", True) else None
-    beta = layer.weight("beta", shape) if layer.option("center", True) else None
+    axes = layer.axes("axis", x.rank)
+    if list(axes) != sorted(axes):
+        layer.refuse(f"the axes {axes} are not in ascending order")
+    shape = tuple(layer.size(x, axis) for axis in axes)
+    gamma = layer.weight("gamma", shape) if layer.flag("scale", True) else None
+    beta = layer.weight("beta", shape) if layer.flag("center", True) else None
     return layer.emit("layer_norm", x, gamma, beta, axes=axes, epsilon=layer.number("epsilon", 1e-3))
 
 
 @reads("LayerScale")
 def layer_scale(layer: Layer) -> Value:
     """LayerScale of keras.applications' ConvNeXt: one learnt factor for each channel."""
-    x = layer.input
+    x = layer.float_input
     return layer.emit("affine", x, layer.weight("gamma", (layer.channels(x),)))
-
-
-def _as_float(layer: Layer, x: Value) -> Value:
-    return x if x.type.dtype.startswith("float") else layer.emit("cast", x, dtype="float32")
-
-
-def _per_channel(layer: Layer, x: Value, value: Any, name: str) -> Array:
-    array = np.asarray(value["config"]["value"] if isinstance(value, dict) else value, dtype=np.float64)
-    if array.ndim > 1 and array.size != array.shape[-1]:
-        layer.refuse(f"{name} has shape {array.shape}; a number, or one for each channel, is read")
-    return np.broadcast_to(array.reshape(-1), (layer.channels(x),))
-
-
-def _affine(layer: Layer, x: Value, scale: Array, shift: Array) -> Value:
-    dtype = x.type.dtype
-    offset = layer.constant("shift", shift.astype(dtype)) if shift.any() else None
-    return layer.emit("affine", x, layer.constant("scale", scale.astype(dtype)), offset)
 
 
 @reads("Rescaling")
 def rescaling(layer: Layer) -> Value:
-    """Rescaling: ``x * scale + offset``."""
-    x = _as_float(layer, layer.input)
-    scale = _per_channel(layer, x, layer.option("scale", 1.0), "scale")
-    offset = _per_channel(layer, x, layer.option("offset", 0.0), "offset")
+    """Rescaling: ``x * scale + offset``, numbers or one of each for every channel."""
+    x = layer.float_input
+    scale, offset = _numbers(layer, "scale", layer.option("scale", 1.0)), _numbers(layer, "offset", layer.option("offset", 0.0))
     return _affine(layer, x, scale, offset)
 
 
 @reads("Normalization")
 def normalization(layer: Layer) -> Value:
     """Normalization with adapted or given statistics: ``(x - mean) / max(sqrt(variance), 1e-7)``, or its inverse."""
-    x = _as_float(layer, layer.input)
-    axes = layer.option("axis", -1)
-    axes = [] if layer.config.get("axis", -1) is None else list(axes) if isinstance(axes, list | tuple) else [axes]
-    if axes and [axis % x.rank for axis in axes] != [x.rank - 1]:
-        layer.refuse(f"statistics for each position of the axes {axes} are not read; use axis=-1 or axis=None")
-    if layer.config.get("mean") is not None:
-        mean = _per_channel(layer, x, layer.config["mean"], "mean")
-        variance = _per_channel(layer, x, layer.config["variance"], "variance")
+    x = layer.float_input
+    axes = sorted(layer.axes("axis", x.rank)) if layer.option("axis", ()) not in ((), []) else []
+    if 0 in axes:
+        layer.refuse("statistics for each sample of a batch are not read")
+    # The shape that broadcasts over the input: sizes on the axes that keep statistics of their own, 1 elsewhere.
+    shape = [layer.size(x, axis) if axis in axes else 1 for axis in range(x.rank)]
+    if layer.option("mean") is not None:
+        mean, variance = (_given(layer, name, axes, shape) for name in ("mean", "variance"))
     else:
-        mean, variance = (_adapted(layer, x, name, bool(axes)) for name in ("mean", "variance"))
+        sizes = tuple(shape[axis] for axis in axes)
+        mean, variance = (layer.statistic(name, sizes).reshape(shape) for name in ("mean", "variance"))
         layer.skip_weight()  # the number of samples seen
-    deviation = np.maximum(np.sqrt(variance), 1e-7)
-    if layer.option("invert", False):
+    if (variance < 0).any():
+        layer.refuse("a variance is negative")
+    deviation = np.maximum(np.sqrt(variance), MIN_DEVIATION)
+    if layer.flag("invert", False):
         return _affine(layer, x, deviation, mean)
-    return _affine(layer, x, 1.0 / deviation, -mean / deviation)
+    if (np.abs(mean) <= MAX_SHIFT * deviation).all():
+        return _affine(layer, x, 1.0 / deviation, -mean / deviation)
+    centred = layer.emit("sub", x, layer.constant("mean", mean, x.type.dtype))
+    return _affine(layer, centred, 1.0 / deviation, np.zeros(()))
 
 
-def _adapted(layer: Layer, x: Value, name: str, per_channel: bool) -> Array:
-    shape: Shape = (layer.channels(x),) if per_channel else ()
-    return np.broadcast_to(layer.statistic(name, shape).astype(np.float64).reshape(-1), (layer.channels(x),))
+def _given(layer: Layer, name: str, axes: Sequence[int], shape: Sequence[int]) -> Array:
+    """Statistics from the configuration, their axes aligned from the right with those that keep statistics."""
+    stated = _numbers(layer, name, layer.option(name))
+    if stated.ndim > len(axes):
+        layer.refuse(f"{name} has shape {stated.shape}, which does not fit the axes {tuple(axes)}")
+    aligned = [1] * len(shape)
+    for axis, size in zip(reversed(axes), reversed(stated.shape), strict=False):
+        aligned[axis] = size
+    try:
+        return np.broadcast_to(stated.reshape(aligned), shape)
+    except ValueError:
+        layer.refuse(f"{name} has shape {stated.shape}, which does not fit an input of shape {tuple(shape)}")
+
+
+def _numbers(layer: Layer, name: str, value: object) -> Array:
+    try:
+        array = np.asarray(array_value(value), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        layer.refuse(f"{name} = {value!r}, numbers were expected")
+    if not np.isfinite(array).all():
+        layer.refuse(f"{name} holds values that are not finite")
+    return array
+
+
+def _affine(layer: Layer, x: Value, scale: Array, shift: Array) -> Value:
+    """``x * scale + shift``: one operator where both are numbers or vectors over the last axis, else two that broadcast."""
+    size = x.shape[-1]
+    if isinstance(size, int) and all(array.size == array.shape[-1] if array.ndim else True for array in (scale, shift)):
+        vectors = [np.broadcast_to(array.reshape(-1), (size,)) for array in (scale, shift) if array.size in (1, size)]
+        if len(vectors) == 2:
+            factor = layer.constant("scale", vectors[0], x.type.dtype)
+            term = layer.constant("shift", vectors[1], x.type.dtype) if vectors[1].any() else None
+            return layer.emit("affine", x, factor, term)
+    y = layer.emit("mul", x, layer.constant("scale", scale, x.type.dtype))
+    return layer.emit("add", y, layer.constant("shift", shift, x.type.dtype)) if shift.any() else y

@@ -9,10 +9,11 @@ from sparsec.frontends.layers.formats import in_channels_last, is_channels_first
 
 def _pool(layer: Layer, op: str) -> Value:
     rank = spatial_rank(layer)
-    size = layer.integers("pool_size", rank)
-    window = Window(size, layer.integers("strides", rank) if layer.option("strides") is not None else size, (1,) * rank)
+    size = layer.integers("pool_size", rank, 2)
+    strides = size if layer.option("strides") is None else layer.integers("strides", rank)
+    window = Window(size, strides, (1,) * rank)
     attributes = window.attributes(read_padding(layer, window))
-    return in_channels_last(layer, layer.input, lambda x: layer.emit(op, x, window=size, **attributes))
+    return in_channels_last(layer, layer.float_input, rank, lambda x: layer.emit(op, x, window=size, **attributes))
 
 
 @reads("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "MaxPool1D", "MaxPool2D", "MaxPool3D")
@@ -28,9 +29,11 @@ def average_pooling(layer: Layer) -> Value:
 
 
 def _global(layer: Layer, op: str) -> Value:
-    x = layer.input
+    x = layer.float_input
+    if x.rank != spatial_rank(layer) + 2:
+        layer.refuse(f"its input has {x.rank} axes, {spatial_rank(layer) + 2} were expected")
     axes = tuple(range(2, x.rank)) if is_channels_first(layer) else tuple(range(1, x.rank - 1))
-    return layer.emit(op, x, axes=axes, keepdims=bool(layer.option("keepdims", False)))
+    return layer.emit(op, x, axes=axes, keepdims=layer.flag("keepdims", False))
 
 
 @reads(*(f"Global{name}{rank}D" for name in ("AveragePooling", "AvgPool") for rank in (1, 2, 3)))

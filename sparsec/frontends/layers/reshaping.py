@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from sparsec.frontends.layer import Layer, Value, reads
 from sparsec.frontends.layers.convolutional import spatial_rank
 from sparsec.frontends.layers.formats import in_channels_last, is_channels_first, to_channels_last
@@ -18,22 +20,25 @@ def flatten(layer: Layer) -> Value:
         x = to_channels_last(layer, x)
     if x.rank == 2:
         return x
-    return layer.emit("reshape", x, shape=(0, -1))
+    return layer.emit("reshape", x, shape=(0, -1) if x.rank > 1 else (0, 1))
 
 
 @reads("Reshape")
 def reshape(layer: Layer) -> Value:
     """Reshape of everything but the batch axis."""
     target = layer.option("target_shape", ())
-    # A target of 0 cannot be meant, and -1 or None is the axis that takes what is left.
-    sizes = [-1 if size is None else int(size) for size in target]
+    # An open axis is -1, or null in files that state the shape which Keras worked out.
+    sizes = [-1 if size is None else size for size in target] if isinstance(target, list | tuple) else [0]
+    if not all(type(size) is int and (size > 0 or size == -1) for size in sizes):
+        layer.refuse(f"target_shape = {target!r}")
     return layer.emit("reshape", layer.input, shape=(0, *sizes))
 
 
 @reads("Permute")
 def permute(layer: Layer) -> Value:
     """Permute; axes count from 1 in Keras."""
-    return layer.emit("transpose", layer.input, permutation=(0, *layer.option("dims", ())))
+    x = layer.input
+    return layer.emit("transpose", x, permutation=(0, *layer.integers("dims", x.rank - 1)))
 
 
 @reads("RepeatVector")
@@ -41,34 +46,40 @@ def repeat_vector(layer: Layer) -> Value:
     """RepeatVector: ``[N, C]`` to ``[N, n, C]``."""
     x = layer.input
     row = layer.emit("reshape", x, shape=(0, 1, layer.channels(x)))
-    return layer.emit("tile", row, repeats=(1, layer.integer("n"), 1))
+    return layer.emit("tile", row, repeats=(1, layer.integer("n", least=1), 1))
 
 
 def _pairs(layer: Layer, name: str, rank: int) -> list[tuple[int, int]]:
     """An option that is one number, one a spatial axis, or a pair a spatial axis."""
     value: Any = layer.option(name, 1)
-    if isinstance(value, int):
-        return [(value, value)] * rank
-    if rank == 1 and len(value) == 2 and all(isinstance(item, int) for item in value):
-        return [(value[0], value[1])]
-    if len(value) != rank:
+    if rank == 1 and isinstance(value, list | tuple) and len(value) == 2 and not isinstance(value[0], list | tuple):
+        value = [value]
+    entries = [value] * rank if isinstance(value, int) else value
+    if not isinstance(entries, list | tuple) or len(entries) != rank:
         layer.refuse(f"{name} = {value!r}, {rank} entries were expected")
-    return [(item, item) if isinstance(item, int) else (int(item[0]), int(item[1])) for item in value]
+    pairs = [(entry, entry) if isinstance(entry, int) else entry for entry in entries]
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(type(count) is int and count >= 0 for count in pair):
+            layer.refuse(f"{name} = {value!r}, counts were expected")
+    return [(before, after) for before, after in pairs]
 
 
 @reads("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D")
 def zero_padding(layer: Layer) -> Value:
     """ZeroPadding1D, 2D and 3D."""
-    pads = tuple(count for pair in _pairs(layer, "padding", spatial_rank(layer)) for count in pair)
-    return in_channels_last(layer, layer.input, lambda x: layer.emit("pad", x, pads=pads))
+    rank = spatial_rank(layer)
+    pads = tuple(count for pair in _pairs(layer, "padding", rank) for count in pair)
+    return in_channels_last(layer, layer.input, rank, lambda x: layer.emit("pad", x, pads=pads))
 
 
 @reads("Cropping1D", "Cropping2D", "Cropping3D")
 def cropping(layer: Layer) -> Value:
     """Cropping1D, 2D and 3D: one slice for each axis that loses something."""
-    x = layer.input
+    x, rank = layer.input, spatial_rank(layer)
+    if x.rank != rank + 2:
+        layer.refuse(f"its input has {x.rank} axes, {rank + 2} were expected")
     first = 2 if is_channels_first(layer) else 1
-    for axis, (before, after) in enumerate(_pairs(layer, "cropping", spatial_rank(layer)), start=first):
+    for axis, (before, after) in enumerate(_pairs(layer, "cropping", rank), start=first):
         if before or after:
             x = layer.emit("slice", x, axis=axis, start=before, stop=-after if after else TO_THE_END)
     return x
@@ -78,31 +89,44 @@ def cropping(layer: Layer) -> Value:
 def up_sampling(layer: Layer) -> Value:
     """UpSampling1D, 2D and 3D by whole factors, nearest or bilinear."""
     rank = spatial_rank(layer)
-    factors = layer.integers("size", rank, 2)
-    method = _resize_method(layer, str(layer.option("interpolation", "nearest")))
-    sizes = tuple(-factor for factor in factors)
-    return in_channels_last(layer, layer.input, lambda x: layer.emit("resize", x, sizes=sizes, method=method))
+    sizes = tuple(-factor for factor in layer.integers("size", rank, 2))
+    method = _resize_method(layer, "nearest")
+    return in_channels_last(layer, layer.float_input, rank, lambda x: layer.emit("resize", x, sizes=sizes, method=method))
 
 
 @reads("Resizing")
 def resizing(layer: Layer) -> Value:
     """Resizing to a fixed size, nearest or bilinear, where it is a plain resampling."""
     for option in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
-        if layer.option(option, False):
+        if layer.flag(option, False):
             layer.refuse(f"{option} = True is not read")
-    method = _resize_method(layer, str(layer.option("interpolation", "bilinear")))
-    sizes = (layer.integer("height"), layer.integer("width"))
-
-    def body(x: Value) -> Value:
-        if not x.type.dtype.startswith("float"):
-            x = layer.emit("cast", x, dtype="float32")
-        return layer.emit("resize", x, sizes=sizes, method=method)
-
-    return in_channels_last(layer, layer.input, body)
+    method = _resize_method(layer, "bilinear")
+    sizes = (layer.integer("height", least=1), layer.integer("width", least=1))
+    if not layer.input.is_float and layer.saved_by.generation == 3:
+        layer.refuse("rounds integer images; cast them to float32 before")
+    return in_channels_last(layer, layer.float_input, 2, lambda x: _resampled(layer, x, sizes, method))
 
 
-def _resize_method(layer: Layer, interpolation: str) -> str:
+def _resampled(layer: Layer, x: Value, sizes: tuple[int, int], method: str) -> Value:
+    for axis, target in enumerate(sizes, start=1):
+        if method == "nearest" and not _nearest_is_exact(layer.size(x, axis), target):
+            layer.refuse(
+                f"nearest resampling of {x.shape[axis]} positions to {target} depends on rounding; use bilinear or other sizes"
+            )
+    return layer.emit("resize", x, sizes=sizes, method=method)
+
+
+def _nearest_is_exact(source: int, target: int) -> bool:
+    """Whether single precision, in which Keras computes positions, finds the neighbours that exact arithmetic finds."""
+    scale = np.float32(source) / np.float32(target)
+    single = np.floor((np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale).astype(np.int64)
+    exact = (2 * np.arange(target, dtype=np.int64) + 1) * source // (2 * target)
+    return bool(np.array_equal(np.minimum(single, source - 1), exact))
+
+
+def _resize_method(layer: Layer, default: str) -> str:
+    interpolation = layer.text("interpolation", default).lower()
     methods = {"nearest": "nearest", "bilinear": "linear"}
-    if interpolation.lower() not in methods:
-        layer.refuse(f"interpolation = {interpolation!r} is not read; sparsec reads {', '.join(methods)}")
-    return methods[interpolation.lower()]
+    if interpolation not in methods:
+        layer.refuse(f"interpolation = {interpolation!r} is not read; sparsec reads {' and '.join(methods)}")
+    return methods[interpolation]
