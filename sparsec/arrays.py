@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,15 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import FormatError, InputError
-from sparsec.files import replacing
+from sparsec.files import check_input, replacing
 from sparsec.ir import Array
 
 SUFFIXES = (".npy", ".npz")
+
+NPY_MAGIC, ZIP_MAGIC = b"\x93NUMPY", b"PK"
+
+DAMAGE = (ValueError, EOFError, OSError, KeyError, RuntimeError, zlib.error, zipfile.BadZipFile)
+"""What NumPy and zipfile raise on damaged files; RuntimeError for encryption and methods that they do not know."""
 
 
 def load_arrays(path: Path) -> dict[str, Array]:
@@ -23,18 +29,20 @@ def load_arrays(path: Path) -> dict[str, Array]:
         InputError: there is no such file.
         FormatError: it holds no arrays, or arrays of Python objects.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+    check_input(path)
     try:
+        with path.open("rb") as file:
+            # NumPy takes whatever it does not know for a pickle, and advises to allow that.
+            known = file.read(len(NPY_MAGIC)).startswith((NPY_MAGIC, ZIP_MAGIC))
+        if not known:
+            raise _not_arrays(path, "it begins like neither")
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         with loaded:
             return {name: loaded[name] for name in loaded.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
-        raise FormatError(
-            f"{path}: not a .npy or .npz file of plain arrays ({_first_line(error)}); write it with numpy.save or numpy.savez"
-        ) from None
+    except DAMAGE as error:
+        raise _not_arrays(path, _first_line(error)) from None
 
 
 def load_inputs(path: Path, names: Sequence[str]) -> list[Array]:
@@ -63,6 +71,8 @@ def load_data(path: Path, names: Sequence[str]) -> tuple[list[Array], Array]:
         raise InputError(f"{path}: holds {_names(arrays)}, but no labels 'y'")
     labels = arrays.pop("y")
     inputs = pick(arrays, names, "x", path)
+    if not all(array.ndim and len(array) for array in (labels, *inputs)):
+        raise InputError(f"{path}: holds no samples; inputs and labels 'y' are arrays with the samples along their first axis")
     if any(len(array) != len(labels) for array in inputs):
         raise InputError(f"{path}: there are {len(labels)} labels for {len(inputs[0])} samples")
     return inputs, labels
@@ -117,6 +127,10 @@ def check_output_suffix(path: Path, outputs: int) -> None:
         raise InputError(f"{path}: the suffix {path.suffix!r} is not one of arrays ({', '.join(SUFFIXES)})")
     if suffix == ".npy" and outputs > 1:
         raise InputError(f"{path}: the model has {outputs} outputs, which a .npy file cannot hold; name an .npz file")
+
+
+def _not_arrays(path: Path, why: str) -> FormatError:
+    return FormatError(f"{path}: not a .npy or .npz file of plain arrays ({why}); write it with numpy.save or numpy.savez")
 
 
 def _names(arrays: Mapping[str, Array]) -> str:

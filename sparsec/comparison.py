@@ -134,11 +134,13 @@ def accuracy(output: Array, labels: Array) -> float:
 
     Args:
         output: ``[samples, ..., classes]``, or ``[samples, 1]`` probabilities of the second of two classes.
-        labels: integers ``[samples, ...]``, or one-hot in the shape of ``output``.
+        labels: class numbers from 0 ``[samples, ...]``, or one-hot in the shape of ``output``.
 
     Raises:
-        InputError: the labels do not fit the output.
+        InputError: the labels do not fit the output, or are no numbers of its classes.
     """
+    if labels.dtype.kind not in "biuf":
+        raise InputError(f"labels of dtype {labels.dtype} are no class numbers")
     binary = output.ndim < 2 or output.shape[-1] == 1
     if binary:
         chosen = (output.reshape(len(output), -1) > 0.5).astype(np.int64)
@@ -150,7 +152,15 @@ def accuracy(output: Array, labels: Array) -> float:
         truth = truth[..., 0] if truth.ndim == chosen.ndim + 1 and truth.shape[-1] == 1 else truth
     if truth.shape != chosen.shape:
         raise InputError(f"labels of shape {labels.shape} do not fit an output of shape {output.shape}")
+    _check_classes(truth, 2 if binary else output.shape[-1])
     return float(np.mean(chosen == truth))
+
+
+def _check_classes(labels: Array, classes: int) -> None:
+    """Refuse labels that no output can equal: their accuracy would be low without meaning anything."""
+    strange = labels[~np.isin(labels, np.arange(classes))]
+    if strange.size:
+        raise InputError(f"there is a label {strange.flat[0]:g}, but classes are numbered from 0 to {classes - 1}")
 
 
 def _flips(reference: Array, actual: Array) -> Flips | None:

@@ -16,6 +16,7 @@ import numpy as np
 from sparsec.backends.onnx import LAYOUT_KEY
 from sparsec.errors import FormatError, InputError
 from sparsec.extras import require
+from sparsec.files import check_input
 from sparsec.frontends import SUFFIXES as KERAS_SUFFIXES
 from sparsec.frontends import KerasModel, read
 from sparsec.ir import Array, Graph, Shape
@@ -80,8 +81,7 @@ def open_artefact(path: Path, like: Graph | None = None) -> Executor:
     suffix = path.suffix.lower()
     if suffix not in ARTEFACT_SUFFIXES:
         raise InputError(f"{path}: the suffix {path.suffix!r} is not one of a model ({', '.join(ARTEFACT_SUFFIXES)})")
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+    check_input(path)
     if suffix == ".npz":
         return _open_bundle(path)
     return _open_onnx(path, like) if suffix == ".onnx" else open_keras(path, read(path))

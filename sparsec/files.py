@@ -1,22 +1,40 @@
-"""Output files: checked before the work that fills them, and put in place whole or not at all."""
+"""Files: inputs are there before they are read; outputs are checked before the work that fills them, and put in place whole."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sparsec.errors import InputError
 
 
-def check_output(path: Path) -> None:
-    """Check that a file can be written at ``path``, without writing it.
+def check_input(path: Path) -> None:
+    """Check that there is a file at ``path``.
 
     Raises:
-        InputError: it is a directory, its directory does not exist, or may not be written to.
+        InputError: there is none, or it is a directory.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; name a file")
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file")
+
+
+def check_output(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Check that a file can be written at ``path``, without writing it.
+
+    Args:
+        path: the file to write.
+        inputs: files that it must not replace.
+
+    Raises:
+        InputError: it is a directory or one of the inputs, its directory does not exist, or may not be written to.
+    """
+    if path.exists() and any(source.exists() and path.samefile(source) for source in inputs):
+        raise InputError(f"{path} is read by this command, and writing would replace it; name another file with -o")
     if path.is_dir():
         raise InputError(f"{path} is a directory; name the file to write")
     folder = path.parent

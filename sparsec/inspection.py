@@ -14,6 +14,7 @@ from sparsec.encodings import POSITIONS
 from sparsec.encodings.stored import matrix_shape, to_matrix
 from sparsec.errors import FormatError, InputError
 from sparsec.extras import require
+from sparsec.files import check_input
 from sparsec.frontends import SUFFIXES as KERAS_SUFFIXES
 from sparsec.frontends import read
 from sparsec.ir import Array, Graph, Shape
@@ -199,8 +200,7 @@ def inspect(path: str | Path, progress: Progress | None = None) -> Inspection:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: the suffix {path.suffix!r} is not one of a model ({', '.join(SUFFIXES)})")
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+    check_input(path)
     report = progress or (lambda _what, _done: None)
     if suffix == ".onnx":
         return _inspect_onnx(path)
@@ -253,9 +253,12 @@ def layer_facts(
 def describe(decision: Mapping[str, Any]) -> str:
     """A decision of a pass in words, from its JSON form."""
     stage, outcome, reason = (str(decision.get(key, "")) for key in ("stage", "outcome", "reason"))
-    what = f"not {PARTICIPLES.get(stage, stage)}" if outcome == "refused" else outcome
-    if "before" in decision and "after" in decision:
-        what += f" {decision['before']} -> {decision['after']}"
+    before, after = decision.get("before"), decision.get("after")
+    if outcome == "refused":
+        # Some of a layer's channels may go and others not; each is a decision of its own.
+        what = f"not {PARTICIPLES.get(stage, stage)}{' further' if before != after else ''}"
+    else:
+        what = outcome if before is None else f"{outcome} {before} -> {after}"
     return f"{what}: {reason}" if reason else what
 
 

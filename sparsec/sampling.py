@@ -56,6 +56,16 @@ def given_ranges(graph: Graph, low: float, high: float) -> tuple[InputRange, ...
     return tuple(InputRange(entry.name, low, high, "as given") for entry in graph.inputs)
 
 
+def check_seed(seed: int) -> None:
+    """Check that ``seed`` is one that NumPy's generators take.
+
+    Raises:
+        InputError: it is negative.
+    """
+    if seed < 0:
+        raise InputError(f"the seed {seed} is negative; give 0 or more")
+
+
 def draw(
     graph: Graph, ranges: Sequence[InputRange], samples: int, seed: int, sizes: Mapping[str, int] | None = None
 ) -> list[Array]:
@@ -69,10 +79,12 @@ def draw(
         sizes: of symbolic sizes other than the batch.
 
     Raises:
-        InputError: a symbolic size is not given, or there are no samples.
+        InputError: a symbolic size is not given, there are no samples, the seed is negative, or a range holds numbers that an
+            input's dtype cannot.
     """
     if samples < 1:
         raise InputError(f"{samples} samples are too few; ask for 1 or more")
+    check_seed(seed)
     rng = np.random.default_rng(seed)
     known = {**(sizes or {}), BATCH: samples}
     arrays: list[Array] = []
@@ -82,10 +94,20 @@ def draw(
             arrays.append(rng.integers(0, 2, shape).astype(np.bool_))
         elif entry.type.dtype.startswith("int"):
             low = int(np.ceil(wanted.low))
-            arrays.append(rng.integers(low, max(int(np.ceil(wanted.high)), low + 1), shape, entry.type.dtype))
+            high = max(int(np.ceil(wanted.high)), low + 1)
+            limits = np.iinfo(entry.type.dtype)
+            _check_within(entry, wanted, low, high - 1, limits.min, limits.max)
+            arrays.append(rng.integers(low, high, shape, entry.type.dtype))
         else:
+            largest = float(np.finfo(entry.type.dtype).max)
+            _check_within(entry, wanted, wanted.low, wanted.high, -largest, largest)
             arrays.append(rng.uniform(wanted.low, wanted.high, shape).astype(entry.type.dtype))
     return arrays
+
+
+def _check_within(entry: Input, wanted: InputRange, low: float, high: float, least: float, most: float) -> None:
+    if low < least or high > most:
+        raise InputError(f"the range [{wanted.low:g}, {wanted.high:g}] of input {entry.name!r} does not fit {entry.type.dtype}")
 
 
 def _guess(graph: Graph, entry: Input) -> InputRange:

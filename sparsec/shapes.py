@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, TypeGuard
 
 from sparsec.errors import InputError
 from sparsec.ir import Dim, Graph, TensorType, format_shape, symbols
@@ -37,6 +39,23 @@ def check_count(graph: Graph, shapes: Sequence[Sequence[int]]) -> None:
     """
     if len(shapes) != len(graph.inputs):
         raise InputError(f"the model has {describe_inputs(graph)}; give a shape for each (got {len(shapes)})")
+
+
+def given_shapes(shapes: object) -> list[list[int]]:
+    """Whatever a caller gave as the shapes of a model's inputs, as lists of Python integers.
+
+    Raises:
+        InputError: it is no list of lists of integers.
+    """
+    if _is_sequence(shapes) and all(
+        _is_sequence(shape) and all(isinstance(size, Integral) for size in shape) for shape in shapes
+    ):
+        return [[int(size) for size in shape] for shape in shapes]
+    raise InputError(f"{shapes!r} is no list of shapes; give one for each input without the batch, such as [(224, 224, 3)]")
+
+
+def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def fixed_type(name: str, type_: TensorType, shape: Sequence[int]) -> TensorType:

@@ -19,11 +19,12 @@ from sparsec.ir import Array, Graph, format_shape
 from sparsec.runtime import Model
 from sparsec.runtime.signature import arrange_inputs, bind_sizes, convert_inputs
 from sparsec.sampling import InputRange, draw, given_ranges, guess_ranges
-from sparsec.shapes import bind_shapes, open_sizes
+from sparsec.shapes import bind_shapes, given_shapes, open_sizes
 
 if TYPE_CHECKING:
     import keras
 
+COMPILED_SUFFIXES = (".npz", ".onnx")
 DEFAULT_SAMPLES = 16
 DEFAULT_SIZE = 64
 """What sizes are that both the model and the artefact leave open."""
@@ -136,8 +137,13 @@ def verify(
     report = progress or (lambda _what, _done: None)
     if not (np.isfinite(tolerance) and tolerance >= 0):
         raise InputError(f"the tolerance {tolerance:g} is not a number of 0 or more")
+    shapes = None if input_shape is None else given_shapes(input_shape)
+    if isinstance(reference, str | Path) and Path(reference).suffix.lower() in COMPILED_SUFFIXES:
+        raise InputError(
+            f"{reference}: the reference is a Keras file and comes first: sparsec verify ORIGINAL.keras {reference}"
+        )
     report("reading the models", 0.0)
-    model = read(reference, input_shape)
+    model = read(reference, shapes)
     compiled = open_artefact(Path(artefact), model.graph)
     _check_same_inputs(model, compiled, Path(artefact))
     labelled = load_data(Path(data), [i.name for i in model.graph.inputs]) if data is not None else None

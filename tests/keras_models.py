@@ -1,15 +1,22 @@
-"""Tiny Keras models with weights that hide nothing, and what Keras says they compute."""
+"""Tiny Keras models with weights that hide nothing, what Keras says they compute, and whether sparsec reads the same."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sparsec.frontends import KerasModel, read
+from sparsec.ops import evaluate_graph
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+"""Of the range of the output."""
 
 SAMPLES = 5
 """No model here has as many channels: where it has, eager Keras takes the samples of a broadcast addend for channels."""
@@ -54,3 +61,35 @@ def keras_outputs(model: Any, batches: Sequence[np.ndarray]) -> list[np.ndarray]
     several = not isinstance(model, keras.Sequential) and not hasattr(model.input, "dtype")
     given = keras.tree.pack_sequence_as(model.input, list(batches)) if several else batches[0]
     return [np.asarray(output) for output in keras.tree.flatten(model(given, training=False))]
+
+
+def read_all(model: Any, folder: Path, h5: bool = True) -> list[KerasModel]:
+    """The model, read from each kind of source."""
+    model.save(folder / "model.keras")
+    read_models = [read(folder / "model.keras"), read(model)]
+    if h5:
+        model.save(folder / "model.h5")
+        read_models.append(read(folder / "model.h5"))
+    return read_models
+
+
+def agree(models: Sequence[KerasModel], batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray], tolerance: float) -> None:
+    """Check that all readings are one graph, and that it computes what Keras computes."""
+    graph = models[0].graph
+    inputs = [batch.astype(port.type.dtype) for port, batch in zip(graph.inputs, batches, strict=True)]
+    found = evaluate_graph(graph, inputs)
+    assert len(found) == len(wanted)
+    for port, one, other in zip(graph.outputs, found, wanted, strict=True):
+        assert one.shape == other.shape, port.name
+        assert one.dtype == other.dtype, port.name
+        assert np.isfinite(other).all(), port.name
+        one, other = one.astype(np.float64), other.astype(np.float64)
+        spread = np.ptp(other)
+        assert spread > 0, port.name
+        assert np.abs(one - other).max() <= tolerance * spread, port.name
+    for again in models[1:]:
+        assert again.graph.nodes == graph.nodes
+        assert again.graph.inputs == graph.inputs
+        assert again.graph.outputs == graph.outputs
+        assert again.graph.weights.keys() == graph.weights.keys()
+        assert all(np.array_equal(array, graph.weights[path]) for path, array in again.graph.weights.items())

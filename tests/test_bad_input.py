@@ -86,6 +86,12 @@ def test_missing_file(refused, use, tmp_path):
     assert "nowhere.keras" in refused(*use(tmp_path / "nowhere.keras"))
 
 
+@pytest.mark.parametrize("name", ["folder.keras", "folder.npz", "folder.onnx"])
+def test_a_directory_is_called_one(refused, tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert "is a directory" in refused("inspect", tmp_path / name)
+
+
 def test_text_named_keras(refused, use, tmp_path):
     model = tmp_path / "model.keras"
     model.write_text("this is no model\n" * 100)
@@ -176,6 +182,12 @@ def test_an_artefact_of_another_model(refused, good):
     assert "is it the same model?" in line
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".onnx"])
+def test_reference_and_artefact_in_the_wrong_order(refused, good, suffix):
+    line = refused("verify", good / f"model{suffix}", good / "model.keras")
+    assert "the reference is a Keras file and comes first" in line
+
+
 def test_self_check_of_what_has_none(refused, good, tmp_path):
     assert "only a bundle" in refused("verify", good / "model.keras")
     sparsec.compile(good / "model.keras", verify=False).save(tmp_path / "bare.npz")
@@ -209,13 +221,36 @@ def test_inputs_that_cannot_be_read(refused, good, tmp_path):
     run = ["run", good / "model.npz", "-o", tmp_path / "y.npy", "--input"]
     assert "there is no such file" in refused(*run, tmp_path / "nowhere.npy")
     (tmp_path / "text.npy").write_text("1 2 3")
-    assert "not a .npy or .npz file" in refused(*run, tmp_path / "text.npy")
+    line = refused(*run, tmp_path / "text.npy")
+    assert "not a .npy or .npz file" in line
+    assert "pickle" not in line, "nobody should be advised to load pickles"
+    (tmp_path / "folder.npy").mkdir()
+    assert "is a directory" in refused(*run, tmp_path / "folder.npy")
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     assert "not a .npy or .npz file" in refused(*run, tmp_path / "objects.npy")
     np.savez(tmp_path / "named.npz", image=np.zeros(3), other=np.zeros(3))
     line = refused(*run, tmp_path / "named.npz")
     assert "holds 'image', 'other'" in line
     assert "'input_layer'" in line
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_inputs_in_a_damaged_archive(refused, good, tmp_path, compressed):
+    path = tmp_path / "x.npz"
+    (np.savez_compressed if compressed else np.savez)(path, x=np.random.default_rng(0).normal(size=(2, 12, 12, 1)))
+    whole = path.read_bytes()
+    run = ["run", good / "model.npz", "-o", tmp_path / "y.npy", "--input", path]
+    directory = whole.index(b"PK\x01\x02")
+    for start in range(64, directory, 97):
+        damaged = bytearray(whole)
+        damaged[start : start + 9] = (byte ^ 0xFF for byte in whole[start : start + 9])
+        path.write_bytes(damaged)
+        assert str(path) in refused(*run)
+    encrypted = bytearray(whole)
+    for flags in (6, directory + 8):
+        encrypted[flags] |= 1
+    path.write_bytes(encrypted)
+    assert "not a .npy or .npz file" in refused(*run)
 
 
 def test_data_without_labels_or_with_too_few(refused, good, tmp_path):
@@ -225,6 +260,11 @@ def test_data_without_labels_or_with_too_few(refused, good, tmp_path):
     assert "no labels 'y'" in refused(*verify, tmp_path / "x.npz")
     np.savez(tmp_path / "few.npz", x=x, y=np.zeros(1))
     assert "1 labels for 2 samples" in refused(*verify, tmp_path / "few.npz")
+    for name, arrays in {"x": {"x": np.float32(1), "y": np.zeros(2)}, "y": {"x": x, "y": np.int64(1)}}.items():
+        np.savez(tmp_path / f"scalar_{name}.npz", **arrays)
+        assert "holds no samples" in refused(*verify, tmp_path / f"scalar_{name}.npz")
+    np.savez(tmp_path / "none.npz", x=x[:0], y=np.zeros(0))
+    assert "holds no samples" in refused(*verify, tmp_path / "none.npz")
 
 
 # --- outputs -----------------------------------------------------------------------------------------------------------
@@ -263,6 +303,17 @@ def test_output_that_is_a_folder(refused, write, tmp_path):
     for suffix in SUFFIX.values():
         (tmp_path / f"out{suffix}").mkdir()
     assert "is a directory" in refused(*write(tmp_path / "out"))
+
+
+def test_output_that_would_replace_an_input(refused, good, tmp_path):
+    for name in ("model.npz", "x.npy"):
+        (tmp_path / name).write_bytes((good / name).read_bytes())
+    model, x = tmp_path / "model.npz", tmp_path / "x.npy"
+    for output in (x, model, tmp_path / ".." / tmp_path.name / "x.npy"):
+        assert "is read by this command" in refused("run", model, "--input", x, "-o", output)
+    np.savez(tmp_path / "xy.npz", x=np.load(x), y=np.zeros(2))
+    for output in (model, tmp_path / "xy.npz"):
+        assert "is read by this command" in refused("bench", model, model, "--data", tmp_path / "xy.npz", "-o", output)
 
 
 def test_output_without_permission(refused, write, tmp_path, monkeypatch):
@@ -317,9 +368,12 @@ def test_an_existing_file_survives_a_failure(refused, tmp_path):
         (["verify", "{good}/model.keras", "{good}/model.npz", "--input-range", "2,1"], "empty"),
         (["verify", "{good}/model.keras", "{good}/model.npz", "--samples", "1"], "2 or more"),
         (["verify", "{good}/model.keras", "{good}/model.npz", "--tolerance", "-1"], "tolerance"),
+        (["verify", "{good}/model.keras", "{good}/model.npz", "--seed", "-1"], "seed -1 is negative"),
+        (["verify", "{good}/model.keras", "{good}/model.npz", "--input-range", "0,1e39"], "does not fit float32"),
         (["run", "{good}/model.npz", "--input", "{good}/x.npy", "-o", "{out}/y.npy", "--batch-size", "0"], "batch_size"),
         (["run", "{good}/model.npz", "--input", "{good}/x.npy", "-o", "{out}/y.npy", "--threads", "-1"], "threads"),
         (["bench", "{good}/model.onnx", "{good}/model.npz", "--batch", "0"], "batch"),
+        (["inspect", "{out}"], "suffix"),
         (["deploy"], "deploy"),
         (["--speed"], "--speed"),
     ],

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import typer
 from referencing import Registry, Resource
+from rich.console import Console
 
 import sparsec
 from sparsec import encodings, pruning
@@ -23,9 +24,10 @@ from sparsec.backends.onnx import LAYOUTS
 from sparsec.backends.onnx.storage import CHOICES
 from sparsec.bench.measure import DEVICES
 from sparsec.cli import app as application
-from sparsec.cli import bench, compilation, inspection, main
+from sparsec.cli import bench, compilation, inspection, main, terminal
 from sparsec.cli import pruning as prune_command
 from sparsec.cli.app import app
+from sparsec.text import Column
 
 ROOT = Path(__file__).parents[1]
 FROZEN = ROOT / "tests" / "frozen" / "keras-3.15.1"
@@ -200,6 +202,22 @@ def test_the_page_describes_every_command_and_its_example_is_valid():
 
 
 # --- the commands ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [20, 80, 500])
+def test_tables_are_never_cut(capsys, monkeypatch, width):
+    monkeypatch.setattr(terminal, "out", lambda: Console(file=sys.stdout, width=width, force_terminal=True))
+    columns = (Column("Layer"), Column("Bytes", numeric=True), Column("What happened, and why"))
+    reasons = ", ".join(["a long reason"] * 9)
+    rows = [("block_1/a_layer_with_a_long_name", "12,345,678", reasons), ("größe", "1", "")]
+    terminal.show_table(columns, rows)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    first = lines[0].index(columns[-1].title)
+    found = [tuple(line[:first].split()) for line in lines if line[:first].strip()]
+    assert found == [("Layer", "Bytes"), *(row[:2] for row in rows)]
+    assert " ".join(line[first:].strip() for line in lines[1:]).strip() == reasons
+    if width == 500:
+        assert len(lines) == 1 + len(rows)
 
 
 def test_inspect_a_keras_file(cli, cli_json, folder):

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edited_files import with_open_sizes
+from edited_files import edited_weights, with_open_sizes
 
 import sparsec
 from sparsec import compiler
 from sparsec.bundle import read_bundle
 from sparsec.frontends import read
+from sparsec.inspection import describe
 from sparsec.ops import evaluate_graph
+from sparsec.passes import Decision
 from sparsec.pruning import prune_file
 
 FROZEN = Path(__file__).parent / "frozen" / "keras-3.15.1"
@@ -62,6 +64,20 @@ def test_the_report_says_what_happened(pruned):
     assert repr(result).startswith(f"<Compiled {pruned}: 250 parameters, ")
 
 
+@pytest.mark.parametrize(
+    ("decision", "text"),
+    [
+        (Decision("shrink", "a", "shrunk", "dead channels removed", 8, 5), "shrunk 8 -> 5: dead channels removed"),
+        (Decision("shrink", "a", "refused", "1 dead channel kept: why", 8, 5), "not shrunk further: 1 dead channel kept: why"),
+        (Decision("shrink", "a", "refused", "grouped convolution", 8, 8), "not shrunk: grouped convolution"),
+        (Decision("fold", "a", "refused", "not before: why"), "not folded: not before: why"),
+        (Decision("fold", "a", "folded", "into b before it"), "folded: into b before it"),
+    ],
+)
+def test_decisions_in_words(decision, text):
+    assert describe(decision.to_json()) == text
+
+
 def test_a_layer_that_is_folded_away_is_reported(pruned):
     result = sparsec.compile(FROZEN / "resnet.keras")
     norms = [layer for layer in result.report["layers"] if layer["operators"] == ["batch_norm"]]
@@ -103,9 +119,31 @@ def test_a_wrong_pass_is_caught_before_anything_is_written(pruned, monkeypatch):
         return replace(result, graph=result.graph.with_nodes(result.graph.nodes, weights))
 
     monkeypatch.setattr(compiler, "optimise", wrong)
-    with pytest.raises(sparsec.VerificationError, match=r"differs from the original, so nothing is written: output 'dense_1'"):
+    with pytest.raises(sparsec.VerificationError, match=r"so nothing is written: output 'dense_1'.* defect of sparsec"):
         sparsec.compile(pruned)
     assert sparsec.compile(pruned, verify=False).comparisons == ()
+
+
+def test_a_model_that_amplifies_rounding_is_told_from_a_defect(tmp_path):
+    def amplify(variable):
+        # Two units are s + 1e8 and 2 s + 1e8, and the next layer takes their difference: float32 loses all of it.
+        value = np.zeros(variable.shape, np.float32)
+        if variable.name.endswith("/dense/vars/0"):
+            value[:, :2] = 1, 2
+        elif variable.name.endswith("/dense/vars/1"):
+            value[:2] = 1e8
+        elif variable.name.endswith("/dense_1/vars/0"):
+            value[0], value[1] = -1, 1
+        else:
+            value[...] = variable[...]
+        variable[...] = value
+
+    source = edited_weights(FROZEN / "mlp.keras", tmp_path / "model.keras", amplify)
+    with pytest.raises(sparsec.VerificationError, match=r"rounding alone does as much to the original") as caught:
+        sparsec.compile(source)
+    assert "--no-verify" in str(caught.value)
+    assert "defect" not in str(caught.value)
+    assert sparsec.compile(source, verify=False).comparisons == ()
 
 
 def test_an_original_that_is_not_finite_cannot_be_verified(monkeypatch, pruned):
@@ -125,6 +163,10 @@ def test_an_original_that_is_not_finite_cannot_be_verified(monkeypatch, pruned):
         ({"input_shape": [[12, 12]]}, "does not fit"),
         ({"input_shape": [[12, 12, 0]]}, "does not fit"),
         ({"input_shape": []}, "a shape for each"),
+        ({"input_shape": (12, 12, 1)}, r"\(12, 12, 1\) is no list of shapes; .* such as"),
+        ({"input_shape": "12,12,1"}, "no list of shapes"),
+        ({"input_shape": [["12", 12, 1]]}, "no list of shapes"),
+        ({"input_shape": [[12.0, 12, 1]]}, "no list of shapes"),
     ],
 )
 def test_options_out_of_range(pruned, options, said):
@@ -144,7 +186,7 @@ def test_open_sizes_stay_open(tmp_path):
 
 def test_an_input_shape_binds_open_sizes(tmp_path):
     source = with_open_sizes(FROZEN / "volume.keras", tmp_path / "open.keras", [None, None, None, 2])
-    sparsec.compile(source, input_shape=[(6, 8, 4, 2)]).save(tmp_path / "bound.npz")
+    sparsec.compile(source, input_shape=[(np.int64(6), 8, 4, 2)]).save(tmp_path / "bound.npz")
     model = sparsec.load(tmp_path / "bound.npz")
     assert model.inputs[0].shape == ("N", 6, 8, 4, 2)
     assert read_bundle(tmp_path / "bound.npz").meta.options["input_shape"] == [[6, 8, 4, 2]]

@@ -623,7 +623,7 @@ BAD_CONFIGS: dict[str, tuple[Path, Edit, type[SparsecError], str]] = {
         SEQUENTIAL,
         setting("InputLayer", batch_shape=[None, None]),
         UnsupportedLayerError,
-        "last axis is not known",
+        "last axis is open.*--input-shape",
     ),
     "units": (SEQUENTIAL, setting("Dense", units="many"), UnsupportedLayerError, "units = 'many', an integer was expected"),
     "no units": (SEQUENTIAL, setting("Dense", units=None), UnsupportedLayerError, "units = None"),
@@ -822,3 +822,38 @@ def test_configurations_with_junk_in_any_place(version: str, name: str, tmp_path
             target = target[key]
         target[last] = rng.choice(JUNK)
         harmless_or_refused(rezipped(sample, tmp_path / "m.keras", {"config.json": json.dumps(edited).encode()}))
+
+
+# --- parts of composite layers -----------------------------------------------------------------------------------------
+
+PARTS = {
+    "keras-3.15.1/lstm": {("lstm", "cell"): 3, ("lstm_1", "cell"): 3, ("time_distributed", "layer"): 2},
+    "tf_keras-2.21.0/lstm": {("lstm", "cell"): 3, ("lstm_1", "cell"): 3, ("time_distributed", "layer"): 2},
+    "keras-3.15.1/gru": {("bidirectional", "forward_layer", "cell"): 3, ("bidirectional", "backward_layer", "cell"): 3},
+    "keras-3.15.1/attention": {("multi_head_attention", "query_dense"): 2, ("multi_head_attention_1", "output_dense"): 1},
+    "tf_keras-2.21.0/attention": {("multi_head_attention", "_query_dense"): 2},
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_composite_layers_have_paths(name: str) -> None:
+    with files.open_source(SAMPLES / f"{name}.keras") as source:
+        found = {path: len(variables) for path, variables in source.variables.items()}
+    assert PARTS[name].items() <= found.items()
+
+
+def test_variables_that_nothing_reads_are_an_error(tmp_path: Path) -> None:
+    """A part that a layer's function does not ask for must not be dropped in silence."""
+
+    def edit(file: h5py.File) -> None:
+        file.create_dataset("layers/dropout/mask_network/vars/0", data=np.ones(3, "f4"))
+
+    path = with_weights(SEQUENTIAL, tmp_path / "m.keras", edit)
+    refused(path, FormatError, "variables of 'dropout/mask_network' that nothing in the model's configuration accounts for")
+
+
+def test_state_of_random_numbers_is_no_variable(tmp_path: Path) -> None:
+    def edit(file: h5py.File) -> None:
+        file.create_dataset("layers/dropout/seed_generator/vars/0", data=np.ones(2, "u4"))
+
+    assert read(with_weights(SEQUENTIAL, tmp_path / "m.keras", edit)).graph.nodes == read(SEQUENTIAL).graph.nodes

@@ -13,15 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras_models import fill, keras_outputs, random_inputs
+from keras_models import TOLERANCE, agree, fill, keras_outputs, random_inputs, read_all
 
-from sparsec.frontends import KerasModel, read
 from sparsec.frontends.layers.activations import ACTIVATIONS
 from sparsec.frontends.layers.core import AUGMENTATIONS
-from sparsec.ops import evaluate_graph
-
-TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
-"""Of the range of the output."""
 
 SINGLE_IN_KERAS = frozenset({"LeakyReLU", "Normalization", "ReLU", "Rescaling", "Resizing", "UpSampling2D"})
 """Layers whose constants, or positions, Keras rounds to single precision even in a model of double precision."""
@@ -45,38 +40,6 @@ def floats(keras: Any, dtype: str) -> Iterator[None]:
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
-
-
-def read_all(model: Any, folder: Path, h5: bool = True) -> list[KerasModel]:
-    """The model, read from each kind of source."""
-    model.save(folder / "model.keras")
-    read_models = [read(folder / "model.keras"), read(model)]
-    if h5:
-        model.save(folder / "model.h5")
-        read_models.append(read(folder / "model.h5"))
-    return read_models
-
-
-def agree(models: Sequence[KerasModel], batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray], tolerance: float) -> None:
-    """Check that all readings are one graph, and that it computes what Keras computes."""
-    graph = models[0].graph
-    inputs = [batch.astype(port.type.dtype) for port, batch in zip(graph.inputs, batches, strict=True)]
-    found = evaluate_graph(graph, inputs)
-    assert len(found) == len(wanted)
-    for port, one, other in zip(graph.outputs, found, wanted, strict=True):
-        assert one.shape == other.shape, port.name
-        assert one.dtype == other.dtype, port.name
-        assert np.isfinite(other).all(), port.name
-        one, other = one.astype(np.float64), other.astype(np.float64)
-        spread = np.ptp(other)
-        assert spread > 0, port.name
-        assert np.abs(one - other).max() <= tolerance * spread, port.name
-    for again in models[1:]:
-        assert again.graph.nodes == graph.nodes
-        assert again.graph.inputs == graph.inputs
-        assert again.graph.outputs == graph.outputs
-        assert again.graph.weights.keys() == graph.weights.keys()
-        assert all(np.array_equal(array, graph.weights[path]) for path, array in again.graph.weights.items())
 
 
 # --- layers with one input ---------------------------------------------------------------------------------------------
@@ -564,6 +527,14 @@ def test_activations_by_name(precision: str, keras: Any, tmp_path: Path) -> None
     batches = [4.0 * batch for batch in random_inputs(model)]
     # Keras computes gelu, celu and the like with constants in single precision.
     agree(read_all(model, tmp_path), batches, keras_outputs(model, batches), TOLERANCE["float32"])
+
+
+def test_thresholds_are_not_exceeded_by_themselves(keras: Any, tmp_path: Path) -> None:
+    layers, x = keras.layers, keras.Input((6,))
+    outputs = [layers.ReLU(threshold=0.5)(x), layers.ReLU(2.0, 0.25, 0.5)(x), keras.ops.threshold(x, 0.5, -3.0)]
+    model = keras.Model(x, [*outputs, keras.ops.hard_shrink(x, 0.5), keras.ops.soft_shrink(x, 0.5)])
+    batches = [np.array([[-2.0, -0.5, 0.0, 0.5, 1.0, 2.0]], np.float32)]
+    agree(read_all(model, tmp_path, h5=False), batches, keras_outputs(model, batches), TOLERANCE["float32"])
 
 
 def test_activations_with_parameters(keras: Any, tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from keras_models import fill, keras_outputs, random_inputs
-from test_frontend_layers import TOLERANCE, agree, read_all
+from keras_models import TOLERANCE, agree, fill, keras_outputs, random_inputs, read_all
 
 from sparsec.errors import InputError, UnsupportedLayerError
 from sparsec.frontends import read
@@ -333,3 +333,85 @@ def test_training_behaviour_recorded_in_a_call(keras: Any, tmp_path: Path) -> No
     """In Keras 3 the model's own call decides about training, so what the layer's call says is of no account."""
     x = keras.Input((3,))
     compare(keras.Model(x, keras.layers.Dense(2)(keras.layers.Dropout(0.5)(x, training=True))), tmp_path)
+
+
+Refusal = Callable[[Any, Any], Any]
+
+REFUSALS: dict[str, tuple[tuple[int | None, ...], str, Refusal, str]] = {
+    "narrow integers": ((3,), "uint8", lambda keras, x: x + x, "arithmetic on narrow integers"),
+    "narrow integers, reshaped": (
+        (4,),
+        "int8",
+        lambda keras, x: keras.layers.Multiply()([keras.layers.Reshape((2, 2))(x)] * 2),
+        "arithmetic on narrow integers",
+    ),
+    "average of integers": ((3,), "int32", lambda keras, x: keras.layers.Average()([x, x]), "average of integers"),
+    "activation of integers": ((3,), "int32", lambda keras, x: keras.layers.ReLU()(x), "a float was expected"),
+    "cast to narrow integers": ((3,), "float32", lambda keras, x: keras.ops.cast(x, "uint8"), "casts to 'uint8'"),
+    "column": ((3, 3), "float32", lambda keras, x: x + np.ones((3, 1), np.float32), "by a mistake of Keras along axis 2"),
+    "infinity": ((3,), "float32", lambda keras, x: x * float("inf"), "not finite"),
+    "half constant": ((3,), "float32", lambda keras, x: x * np.ones(3, np.float16), "numbers that sparsec reads"),
+    "nearest": (
+        (8, 8, 3),
+        "float32",
+        lambda keras, x: keras.layers.Resizing(7, 41, interpolation="nearest")(x),
+        "depends on rounding",
+    ),
+    "nearest, open size": (
+        (None, None, 3),
+        "float32",
+        lambda keras, x: keras.layers.Resizing(4, 4, interpolation="nearest")(x),
+        "is open.*--input-shape",
+    ),
+    "integer images": ((8, 8, 3), "uint8", lambda keras, x: keras.layers.Resizing(4, 4)(x), "rounds integer images"),
+    "cubic": (
+        (8, 8, 3),
+        "float32",
+        lambda keras, x: keras.layers.Resizing(4, 4, interpolation="bicubic")(x),
+        "interpolation = 'bicubic'",
+    ),
+    "aspect": (
+        (8, 8, 3),
+        "float32",
+        lambda keras, x: keras.layers.Resizing(4, 6, crop_to_aspect_ratio=True)(x),
+        "crop_to_aspect_ratio = True",
+    ),
+    "antialias": ((8, 8, 3), "float32", lambda keras, x: keras.layers.Resizing(4, 6, antialias=True)(x), "antialias = True"),
+    "lanczos": (
+        (8, 8, 3),
+        "float32",
+        lambda keras, x: keras.layers.UpSampling2D(2, interpolation="lanczos3")(x),
+        "interpolation = 'lanczos3'",
+    ),
+    "batch concatenation": ((3,), "float32", lambda keras, x: keras.layers.Concatenate(axis=0)([x, x]), "batch axis"),
+    "mask": (
+        (3,),
+        "float32",
+        lambda keras, x: keras.layers.Softmax()(x, mask=keras.ops.cast(x, "bool")),
+        "2 inputs where one|argument 'mask'",
+    ),
+    "other class": ((3,), "float32", lambda keras, x: keras.layers.RMSNormalization()(x), "'RMSNormalization', which sparsec"),
+    "other operation": ((3,), "float32", lambda keras, x: keras.ops.cumsum(x), "operation 'Cumsum', which sparsec"),
+}
+
+
+@pytest.mark.parametrize(("shape", "dtype", "build", "match"), REFUSALS.values(), ids=REFUSALS)
+def test_what_would_not_be_exact(
+    shape: tuple[int | None, ...], dtype: str, build: Refusal, match: str, keras: Any, tmp_path: Path
+) -> None:
+    x = keras.Input(shape, dtype=dtype)
+    model = keras.Model(x, build(keras, x))
+    model.save(tmp_path / "model.keras")
+    for source in (model, tmp_path / "model.keras"):
+        with pytest.raises(UnsupportedLayerError, match=match) as caught:
+            read(source)
+        assert "\n" not in str(caught.value)
+
+
+def test_sizes_that_decide_are_taken_from_the_caller(keras: Any) -> None:
+    x = keras.Input((None, None, 3))
+    model = keras.Model(x, keras.layers.Resizing(4, 4, interpolation="nearest")(x))
+    assert read(model, input_shape=[(8, 12, 3)]).graph.inputs[0].type.shape[1:] == (8, 12, 3)
+    model = keras.Model(x, keras.layers.Resizing(41, 4, interpolation="nearest")(x))
+    with pytest.raises(UnsupportedLayerError, match="depends on rounding"):
+        read(model, input_shape=[(8, 12, 3)])

@@ -102,6 +102,21 @@ def test_a_nonzero_constant_stays_before_zero_padding_and_zero_goes() -> None:
         assert any("zero padding" in reason for reason in refusals) != goes
 
 
+def test_dead_channels_that_are_tied_to_living_ones_stay_with_a_reason() -> None:
+    g = builder()
+    x = g.linear(g.start((6,)), 8, bias=True)
+    (first,) = g.planted
+    y = g.linear(x, 8, bias=True)
+    second = list(g.planted)[1]
+    g.planted[second] = np.arange(0)
+    g.weights[f"{second}/kernel"] = np.random.default_rng(1).normal(size=(8, 8))
+    graph = g.graph(g.linear(g.node("add", x, y), 3, bias=True))
+    _, plan, decisions = shrink(graph)
+    assert plan.empty
+    reason = f"{len(g.planted[first])} dead channels kept: tied to channels that are not dead"
+    assert [(d.layer, d.reason) for d in decisions] == [(first, reason)]
+
+
 def test_without_a_bias_the_constant_moves_into_the_moving_mean_or_a_new_bias() -> None:
     for with_norm in (True, False):
         g = builder()

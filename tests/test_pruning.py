@@ -343,6 +343,13 @@ def test_a_model_with_nothing_to_prune_is_refused(sizes, skip):
         plan(mlp(*sizes), skip=skip)
 
 
+@pytest.mark.parametrize("method", ["weight", "unit"])
+@pytest.mark.parametrize("group", [True, False])
+def test_a_model_without_kernels_is_refused(method, group):
+    with pytest.raises(InputError, match=r"the model 'test' has no layer to prune \(it has no kernels\)"):
+        plan(mlp(6), method=method, group=group)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

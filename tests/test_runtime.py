@@ -457,7 +457,7 @@ def test_load_from_path_bytes_and_file(bundles, level):
     x = random_inputs(graph, 3)[0]
     expected = evaluate_graph(graph, [x])[0]
     data = paths[level].read_bytes()
-    for source in (paths[level], str(paths[level]), data, io.BytesIO(data)):
+    for source in (paths[level], str(paths[level]), data, bytearray(data), memoryview(data), io.BytesIO(data)):
         np.testing.assert_allclose(load(source)(x), expected, atol=1e-6)
 
 
@@ -501,3 +501,11 @@ def test_load_of_what_is_no_bundle():
         load(b"nothing")
     with pytest.raises(InputError, match=r"no_such\.npz"):
         load("no_such.npz")
+    for source, found in (
+        (None, "NoneType"),
+        (5, "int"),
+        (["m.npz"], "list"),
+        (io.StringIO("PK"), "StringIO, which reads as str"),
+    ):
+        with pytest.raises(InputError, match=rf"a bundle is a path, bytes, or a file .*, not {found}"):
+            load(source)

@@ -128,6 +128,22 @@ def test_accuracy():
 # --- inputs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("output", "labels", "said"),
+    [
+        (np.eye(3), np.array([1, 2, 3]), r"label 3, but classes are numbered from 0 to 2"),
+        (np.eye(3), np.array([0, 1, -1]), r"label -1"),
+        (np.eye(3), np.array([0.0, 1.0, np.nan]), r"label nan"),
+        (np.eye(3), np.array(["a", "b", "c"]), r"labels of dtype <U1 are no class numbers"),
+        (np.zeros((3, 1)), np.array([-1, 1, 1]), r"label -1, but classes are numbered from 0 to 1"),
+        (np.zeros((3, 1)), np.array([0.2, 0.0, 1.0]), r"label 0.2"),
+    ],
+)
+def test_labels_that_no_output_can_equal_are_refused(output, labels, said):
+    with pytest.raises(sparsec.InputError, match=said):
+        accuracy(output, labels)
+
+
 def scaled(scale, shift, channels=3):
     """A graph that begins with an affine layer."""
     weights = {"first/scale": np.full(channels, scale, np.float32)}
@@ -155,6 +171,13 @@ def test_ranges_are_guessed_from_a_normalization():
     weights = {"first/scale": 1 / deviation, "first/shift": -mean / deviation}
     (found,) = guess_ranges(graph.with_nodes(graph.nodes, weights))
     assert (found.low, found.high) == pytest.approx((0, 240))
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [("int32", 0, 1e12), ("int32", -3e9, 0), ("float32", -1e39, 0)])
+def test_ranges_that_a_dtype_does_not_hold_are_refused(dtype, low, high):
+    graph = Graph(inputs=(Input("x", TensorType(dtype, (symbol("N"), 3))),), outputs=(Port("x", "x"),), nodes=(), weights={})
+    with pytest.raises(sparsec.InputError, match=f"of input 'x' does not fit {dtype}"):
+        draw(graph, given_ranges(graph, low, high), 2, 0)
 
 
 def test_ranges_without_a_hint():

@@ -21,6 +21,8 @@ from sparsec.bench.result import BenchResult, Entry, Figure, Latency, Memory, No
 from sparsec.bench.runners import KerasRunner, Request, Runner, runner_for
 from sparsec.errors import InputError
 from sparsec.extras import require
+from sparsec.files import check_input
+from sparsec.sampling import check_seed
 
 DEVICES: Final[Mapping[str, tuple[str, ...]]] = {"cpu": ("cpu",), "gpu": ("gpu",), "all": ("cpu", "gpu")}
 """The devices that each choice of ``device`` measures."""
@@ -74,9 +76,11 @@ def run_bench(
     """
     paths = [Path(reference), *(Path(path) for path in artefacts)]
     batches = (batch,) if isinstance(batch, int) else tuple(batch)
-    _check_arguments(paths, batches, threads, device, rounds)
+    _check_arguments(paths, batches, threads, device, rounds, seed)
     psutil: Any = require("psutil", extra="report", purpose="to measure memory")
     xy = None if data is None else Path(data)
+    if xy is not None:
+        check_input(xy)
     settings = Settings(batches, threads, DEVICES[device], rounds, seed, None if xy is None else xy.name)
     bench = _Bench(paths, settings, input_shapes, progress)
     # First, because it is the one that fails where files do not fit together.
@@ -96,11 +100,12 @@ def run_bench(
     )
 
 
-def _check_arguments(paths: Sequence[Path], batches: Sequence[int], threads: int | None, device: str, rounds: int) -> None:
+def _check_arguments(
+    paths: Sequence[Path], batches: Sequence[int], threads: int | None, device: str, rounds: int, seed: int
+) -> None:
     for path in paths:
         runner_for(path)
-        if not path.is_file():
-            raise InputError(f"{path} cannot be measured: there is no such file")
+        check_input(path)
     if device not in DEVICES:
         raise InputError(f"device {device!r} is none of {', '.join(DEVICES)}")
     numbers = [("batch", size) for size in batches] + [("threads", 1 if threads is None else threads), ("rounds", rounds)]
@@ -109,6 +114,7 @@ def _check_arguments(paths: Sequence[Path], batches: Sequence[int], threads: int
             raise InputError(f"{name} {number} is too small; give 1 or more")
     if not batches:
         raise InputError("no batch size was given")
+    check_seed(seed)
 
 
 class _Bench:

@@ -59,12 +59,14 @@ class Runner(ABC):
         suffixes: of the files that it opens.
         packages: whose versions belong into a result.
         ports: the inputs, in order.
+        label: how messages call it.
     """
 
     engine: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]]
     ports: tuple[Port, ...]
+    label: str = "the model"
 
     @abstractmethod
     def __init__(self, request: Request) -> None:

@@ -161,7 +161,9 @@ def _run_batches(runner: Runner, inputs: Sequence[Array]) -> Array:
 def _open(request: Request) -> Runner:
     from sparsec.bench.runners import RUNNERS, runner_for
 
-    return RUNNERS[runner_for(Path(request.path)).engine](request)
+    runner = RUNNERS[runner_for(Path(request.path)).engine](request)
+    runner.label = Path(request.path).name
+    return runner
 
 
 def _try_open(request: Request) -> Runner | str:
@@ -209,12 +211,17 @@ def _fit(inputs: Sequence[Array], runner: Runner) -> list[Array]:
 
     fitted = []
     if len(inputs) != len(runner.ports):
-        raise InputError(f"a model with {len(runner.ports)} inputs cannot be compared with one with {len(inputs)}")
+        raise InputError(
+            f"{runner.label}: takes {len(runner.ports)} inputs, {len(inputs)} were expected: is it the same model?"
+        )
     for x, port in zip(inputs, runner.ports, strict=True):
         first = np.moveaxis(x, -1, 1) if x.ndim > 2 else x
         candidates = [form for form in (x, first) if _matches(form.shape, port.shape)]
         if not candidates:
-            raise InputError(f"input {port.name!r} of shape {port.shape} does not take an array of shape {x.shape}")
+            raise InputError(
+                f"{runner.label}: input {port.name!r} of shape {port.shape} does not take an array of shape {x.shape}: "
+                "is it the same model?"
+            )
         fitted.append(np.ascontiguousarray(candidates[0], dtype=port.dtype))
     return fitted
 

@@ -39,7 +39,7 @@ def read_bundle(source: str | os.PathLike[str] | bytes | BinaryIO, *, mmap: bool
 
     Raises:
         FormatError: it is not a bundle, is damaged, or breaks a limit.
-        InputError: it cannot be opened, or ``mmap`` is asked for something that is not a path.
+        InputError: it cannot be opened, it is nothing of the kind, or ``mmap`` is asked for something that is not a path.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
@@ -50,7 +50,10 @@ def read_bundle(source: str | os.PathLike[str] | bytes | BinaryIO, *, mmap: bool
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     if mmap:
         raise InputError("only a bundle that is given by its path can be mapped into memory")
-    data = source if isinstance(source, bytes) else source.read()
+    data = source.read() if hasattr(source, "read") else source
+    if not isinstance(data, bytes | bytearray | memoryview):
+        found = f"{type(source).__name__}, which reads as {type(data).__name__}" if data is not source else type(data).__name__
+        raise InputError(f"a bundle is a path, bytes, or a file opened with mode 'rb', not {found}")
     return _read(io.BytesIO(data), "the bundle", mmap)
 
 

@@ -28,7 +28,7 @@ class Device(StrEnum):
 Reference = Annotated[
     Path, typer.Argument(metavar="REFERENCE", help="The dense original: Keras, ONNX or bundle.", show_default=False)
 ]
-Artefacts = Annotated[list[Path], typer.Argument(metavar="ARTEFACT...", help="What is compared with it.", show_default=False)]
+Artefacts = Annotated[list[Path], typer.Argument(metavar="ARTEFACT", help="What is compared with it.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +64,7 @@ def command(
     go to all models in turn. What cannot be measured here is shown as such.
     """
     if output is not None:
-        check_output(output)
+        check_output(output, (reference, *artefacts, *([data] if data is not None else [])))
     with progress() as report:
         result = run_bench(
             reference,

@@ -48,7 +48,7 @@ def command(
     """Run a bundle on arrays in files, without TensorFlow."""
     if bundle.suffix.lower() != ".npz":
         raise InputError(f"{bundle}: run takes a bundle (.npz); make one with: sparsec compile MODEL -o model.npz")
-    check_output(output)
+    check_output(output, (bundle, inputs))
     with progress() as report:
         report("loading", 0.0)
         model = load(bundle, threads=threads)

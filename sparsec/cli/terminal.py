@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,6 +21,15 @@ from sparsec.text import Column, Row
 SCHEMA = "sparsec/cli"
 SCHEMA_VERSION = 1
 """Of the JSON that ``--json`` prints; ``formats/cli.md`` describes it."""
+
+PIPE_WIDTH = 200
+"""The characters in a line of a table that does not go to a terminal."""
+
+FOLDED_WIDTH = 40
+"""The least room for the last column of a table, if its cells need as much."""
+
+GAP = 2
+"""The spaces between columns."""
 
 Report = Callable[[str, float], None]
 
@@ -67,8 +77,16 @@ def show_table(columns: Sequence[Column], rows: Sequence[Row], title: str = "") 
         table.add_row(*(escape(cell) for cell in row))
     console = out()
     if not console.is_terminal:
-        console.width = 200
+        console.width = PIPE_WIDTH
+    # Rich would cut cells, and drop the last column, where they do not fit; a terminal that is too narrow wraps lines instead.
+    console.width = max(console.width, _least_width(columns, rows))
     console.print(table, soft_wrap=False)
+
+
+def _least_width(columns: Sequence[Column], rows: Sequence[Row]) -> int:
+    """How wide a table is in which nothing is cut and the last column has room for a few words."""
+    widths = [max(cell_len(cell) for cell in cells) for cells in zip([column.title for column in columns], *rows, strict=True)]
+    return sum(widths[:-1]) + GAP * (len(widths) - 1) + min(widths[-1], FOLDED_WIDTH)
 
 
 @contextmanager

@@ -64,10 +64,11 @@ class GraphBuilder:
         Raises:
             InputError: a value of it is not finite, or two layers share a name.
         """
-        if path not in self._weights:
+        known = self.read.get(path)
+        if known is None:
             self._add_weight(path, self.values(path, variable, dtype))
             self.read[path] = variable
-        elif self.read[path].location != variable.location:
+        elif known.location != variable.location:
             raise InputError(f"two layers of the model have the path {path.rpartition('/')[0]!r}; rename one and save it again")
         return Value(path, self._types[path])
 

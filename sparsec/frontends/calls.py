@@ -119,6 +119,8 @@ def _parse_keras3(item: Any) -> Any:
                 return _ref(item["config"]["keras_history"])
             case "__numpy__" | "__tensor__":
                 return np.asarray(item["config"]["value"], dtype=str(item["config"]["dtype"]))
+            case "__tuple__":
+                return _parse_keras3(item["items"])
         return {key: _parse_keras3(inner) for key, inner in item.items()}
     return [_parse_keras3(inner) for inner in item] if isinstance(item, list) else item
 

@@ -183,7 +183,9 @@ class Layer(Options):
         size = value.shape[axis]
         if not isinstance(size, int):
             where = "last axis" if axis == -1 else f"axis {axis}"
-            self.refuse(f"the size of its input's {where} is not known; build the model with that size")
+            self.refuse(
+                f"the size of its input's {where} is open; build the model with that size, or give it with --input-shape"
+            )
         return size
 
     def weight(self, variable: str, shape: Shape) -> Value:
@@ -254,7 +256,7 @@ class Layer(Options):
         if training and self.saved_by.generation == 2:
             self.refuse("is called with training=True, so it behaves at inference as in training; build the model without that")
         if any(not _is_neutral(item) and not isinstance(item, Value) for item in self._args[1:]):
-            self.refuse(f"is called with more than its input: {self._args[1:]!r}")
+            self.refuse("is called with more arguments than its input, which sparsec does not read")
 
     def finish(self) -> None:
         """Check that the layer's function has asked for everything that the source states about this call."""

@@ -34,6 +34,10 @@ class FloorDiv:
     numerator: Expr
     divisor: int
 
+    def __hash__(self) -> int:
+        # The key says it all; hashing the numerator would go down through every floor in it, again and again.
+        return hash(self.key)
+
 
 Atom = str | FloorDiv
 Monomial = tuple[Atom, ...]

@@ -160,7 +160,7 @@ class DepthwiseConv(Op):
                 y = part
             else:
                 y += part
-        result = given(y).reshape(*given(y).shape[: x.ndim - 1], -1)
+        result = given(y).reshape(*given(y).shape[: x.ndim - 1], kernel.shape[-2] * multiplier)
         return (_with_bias(result, optional_array(inputs, 2)),)
 
 

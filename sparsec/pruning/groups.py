@@ -73,6 +73,8 @@ def find_groups(graph: Graph, kernels: Sequence[Kernel]) -> list[Group]:
     Two kernels are in one group if a unit of one is tied to a unit of the other. The units of the group are the classes of tied
     units, ordered by the first unit in each. A kernel that is tied to no other is ranked unit by unit.
     """
+    if not kernels:
+        return []
     # Shrinking sees the simplified graph, in which the transposes around channels-first layers are gone.
     simple = simplify(graph)
     classes, _, _ = tie_graph(simple, infer_types(simple))

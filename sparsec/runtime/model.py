@@ -52,7 +52,7 @@ class Model:
 
     def __init__(self, program: Program, *, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
-            raise InputError(f"{threads} threads are too few; give 1 or more, or None for the default")
+            raise InputError(f"{threads} threads are too few; give 1 or more, or leave that out for the default")
         if threads is not None and not BLAS_THREADS.supported:
             warnings.warn(
                 "threads= has no effect, because threadpoolctl is not installed; install it with: pip install threadpoolctl",

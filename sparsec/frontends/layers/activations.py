@@ -50,7 +50,15 @@ def _relu(layer: Layer, x: Value, parameters: Options) -> Value:
     slope, threshold = parameters.number("negative_slope", parameters.number("alpha", 0.0)), parameters.number("threshold", 0.0)
     if threshold < 0:
         parameters.refuse(f"threshold = {threshold} is negative")
-    return layer.emit("relu", x, max_value=ceiling, negative_slope=slope, threshold=threshold)
+    if threshold == 0:
+        return layer.emit("relu", x, max_value=ceiling, negative_slope=slope)
+    y = _above(layer, x, threshold, _scaled(layer, _shifted(layer, x, -threshold), slope) if slope else layer.like(x, 0.0))
+    return y if ceiling is None else layer.emit("minimum", y, layer.like(x, ceiling))
+
+
+def _above(layer: Layer, x: Value, threshold: float, below: Value) -> Value:
+    """``x`` where it exceeds the threshold; at the threshold itself Keras takes ``below``, which the operator relu does not."""
+    return layer.emit("where", layer.emit("greater", x, layer.like(x, threshold)), x, below)
 
 
 def _relu6(layer: Layer, x: Value, parameters: Options) -> Value:
@@ -138,8 +146,8 @@ def _hard_shrink(layer: Layer, x: Value, parameters: Options) -> Value:
 
 
 def _threshold(layer: Layer, x: Value, parameters: Options) -> Value:
-    above = layer.emit("greater", x, layer.like(x, parameters.number("threshold", 20.0)))
-    return layer.emit("where", above, x, layer.like(x, parameters.number("default_value", parameters.number("value", 0.0))))
+    below = layer.like(x, parameters.number("default_value", parameters.number("value", 0.0)))
+    return _above(layer, x, parameters.number("threshold", 20.0), below)
 
 
 def _hard_tanh(layer: Layer, x: Value, parameters: Options) -> Value:
@@ -270,7 +278,7 @@ def apply_activation(layer: Layer, x: Value, spec: Any) -> Value:
 def _register_layer(class_name: str, function: Activation) -> None:
     @reads(class_name)
     def read(layer: Layer) -> Value:
-        return function(layer, layer.float_input, layer)
+        return function(layer, layer.input, layer)
 
 
 def _register_operations(names: tuple[str, ...], function: Activation) -> None:
@@ -300,15 +308,14 @@ def activation(layer: Layer) -> Value:
 @reads("ThresholdedReLU")
 def thresholded_relu(layer: Layer) -> Value:
     """ThresholdedReLU of Keras 2: x above ``theta``, else 0."""
-    x = layer.float_input
-    above = layer.emit("greater", x, layer.like(x, layer.number("theta", 1.0)))
-    return layer.emit("where", above, x, layer.like(x, 0.0))
+    x = layer.input
+    return _above(layer, x, layer.number("theta", 1.0), layer.like(x, 0.0))
 
 
 @reads("PReLU")
 def prelu(layer: Layer) -> Value:
     """PReLU: one learnt slope for each position, those on shared axes excepted."""
-    x = layer.float_input
+    x = layer.input
     shape = [layer.size(x, axis) for axis in range(1, x.rank)]
     shared = layer.option("shared_axes", [])
     for axis in shared if isinstance(shared, list) else [shared]:

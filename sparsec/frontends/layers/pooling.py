@@ -13,7 +13,7 @@ def _pool(layer: Layer, op: str) -> Value:
     strides = size if layer.option("strides") is None else layer.integers("strides", rank)
     window = Window(size, strides, (1,) * rank)
     attributes = window.attributes(read_padding(layer, window))
-    return in_channels_last(layer, layer.float_input, rank, lambda x: layer.emit(op, x, window=size, **attributes))
+    return in_channels_last(layer, layer.input, rank, lambda x: layer.emit(op, x, window=size, **attributes))
 
 
 @reads("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "MaxPool1D", "MaxPool2D", "MaxPool3D")
@@ -29,7 +29,7 @@ def average_pooling(layer: Layer) -> Value:
 
 
 def _global(layer: Layer, op: str) -> Value:
-    x = layer.float_input
+    x = layer.input
     if x.rank != spatial_rank(layer) + 2:
         layer.refuse(f"its input has {x.rank} axes, {spatial_rank(layer) + 2} were expected")
     axes = tuple(range(2, x.rank)) if is_channels_first(layer) else tuple(range(1, x.rank - 1))

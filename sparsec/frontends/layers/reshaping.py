@@ -91,7 +91,7 @@ def up_sampling(layer: Layer) -> Value:
     rank = spatial_rank(layer)
     sizes = tuple(-factor for factor in layer.integers("size", rank, 2))
     method = _resize_method(layer, "nearest")
-    return in_channels_last(layer, layer.float_input, rank, lambda x: layer.emit("resize", x, sizes=sizes, method=method))
+    return in_channels_last(layer, layer.input, rank, lambda x: layer.emit("resize", x, sizes=sizes, method=method))
 
 
 @reads("Resizing")

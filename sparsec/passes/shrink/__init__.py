@@ -104,8 +104,16 @@ def _decisions(analysis: Analysis) -> list[Decision]:
         stuck = Counter(analysis.refused[int(class_)] for class_ in ids if int(class_) in analysis.refused)
         for why, count in stuck.items():
             if why != "an output of the model":
-                text = f"{count} dead channel{'s' if count > 1 else ''} kept: {why}"
+                text = f"{_dead(count)} kept: {why}"
                 decisions.append(Decision(STAGE, node.layer, "refused", text, ids.size, ids.size - gone))
+        held = analysis.constants[node.output].known & ~removed[ids] & ~np.isin(ids, list(analysis.refused))
+        if held.any() and not reason:
+            text = f"{_dead(int(held.sum()))} kept: tied to channels that are not dead"
+            decisions.append(Decision(STAGE, node.layer, "refused", text, ids.size, ids.size - gone))
         if reason:
             decisions.append(Decision(STAGE, node.layer, "refused", reason, ids.size, ids.size))
     return decisions
+
+
+def _dead(count: int) -> str:
+    return f"{count} dead channel{'s' if count > 1 else ''}"
