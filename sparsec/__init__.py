@@ -29,6 +29,7 @@ from sparsec.errors import (
 )
 
 if TYPE_CHECKING:
+    from sparsec.backends.keras import shrink
     from sparsec.compiler import Compiled, compile  # noqa: A004
     from sparsec.pruning import prune_units, prune_weights
     from sparsec.runtime import Model, load
@@ -53,6 +54,7 @@ __all__ = [
     "load",
     "prune_units",
     "prune_weights",
+    "shrink",
     "verify",
 ]
 
@@ -64,6 +66,7 @@ _HOMES = {
     "load": "sparsec.runtime",
     "prune_units": "sparsec.pruning",
     "prune_weights": "sparsec.pruning",
+    "shrink": "sparsec.backends.keras",
     "verify": "sparsec.verification",
 }
 """The module of each public name that is imported on first use."""

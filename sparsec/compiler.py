@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsec.backends import OnnxOptions, Product, check_target
+from sparsec.backends import KerasOrigin, OnnxOptions, Product, check_target
 from sparsec.bundle import BundleMeta, InputSample, sample_inputs, selfcheck_of
 from sparsec.bundle.selfcheck import DEFAULT_SEED, SelfCheck
 from sparsec.comparison import DEFAULT_TOLERANCE, OutputComparison, compare_all
@@ -66,6 +66,7 @@ class Compiled:
         level: of a bundle.
         onnx: how an ONNX file is written.
         source: how messages call the source.
+        path: of the source; ``None`` for a model in memory.
     """
 
     program: Program
@@ -78,6 +79,7 @@ class Compiled:
     level: str
     onnx: OnnxOptions
     source: str
+    path: Path | None = None
 
     def __repr__(self) -> str:
         return f"<Compiled {self.headline().partition(chr(10))[0]}>"
@@ -165,7 +167,9 @@ class Compiled:
         }
 
     def save(self, path: str | Path) -> dict[str, Any]:
-        """Write the model; the suffix picks the format: ``.npz`` for a bundle, ``.onnx`` for ONNX.
+        """Write the model; the suffix picks the format: ``.npz`` for a bundle, ``.onnx`` for ONNX, or the source's own.
+
+        A ``.keras`` or ``.h5`` file is the source itself without the channels that shrinking removed; nothing is folded.
 
         Args:
             path: the file to write; an existing one is replaced once the new one is complete.
@@ -180,7 +184,10 @@ class Compiled:
         """
         path = Path(path)
         backend = check_target(path)
-        facts = backend.write(path, Product(self.program, self.level, self.meta, self.onnx))
+        # Sizes that were given may have proven what does not hold for others, and a Keras file leaves them open.
+        plan = None if self.meta.options.get("input_shape") else self.plan
+        origin = KerasOrigin(self.path, self.meta.source_sha256, plan)
+        facts = backend.write(path, Product(self.program, self.level, self.meta, self.onnx, origin))
         return {"path": str(path), "format": backend.what, **facts}
 
 
@@ -264,6 +271,7 @@ def compile(  # noqa: A001
         level,
         onnx,
         description,
+        Path(source) if isinstance(source, str | Path) else None,
     )
 
 

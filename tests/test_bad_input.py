@@ -330,7 +330,7 @@ def test_writing_that_fails_late(refused, good, suffix):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("out.tflite", "stands for no format"), ("out", "stands for no format"), ("out.keras", "cannot be written back")],
+    [("out.tflite", "stands for no format"), ("out", "stands for no format"), ("out.pb", "stands for no format")],
 )
 def test_unknown_suffix_is_refused_before_the_work(refused, write, good, tmp_path, name, said):
     assert said in refused("compile", good / "model.keras", "-o", tmp_path / "out.npz", "-o", tmp_path / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -254,10 +255,28 @@ def test_an_unfinished_zip_is_not_left_behind(pruned, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_keras_file_is_written_back_smaller(pruned, tmp_path):
+    result = sparsec.compile(pruned)
+    facts = result.save(tmp_path / "model.keras")
+    assert facts["format"] == "Keras"
+    again = sparsec.compile(tmp_path / "model.keras")
+    assert again.plan.empty
+    assert again.report["parameters"]["before"] == result.report["parameters"]["after"]
+
+
+def test_writing_back_needs_the_file_as_it_was_read(pruned, tmp_path):
+    source = tmp_path / "source.keras"
+    shutil.copyfile(pruned, source)
+    result = sparsec.compile(source)
+    with source.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(sparsec.InputError, match="has changed"):
+        result.save(tmp_path / "model.keras")
+    assert not (tmp_path / "model.keras").exists()
+
+
 def test_save_needs_a_known_suffix(pruned, tmp_path):
     result = sparsec.compile(pruned)
-    with pytest.raises(sparsec.InputError, match="cannot be written back"):
-        result.save(tmp_path / "model.keras")
     with pytest.raises(sparsec.InputError, match="stands for no format"):
         result.save(tmp_path / "model.bin")
 

@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "passes": CORE,
     "program": {"errors", "ir", "encodings"},
     "bundle": {*CORE, "encodings", "program"},
-    "backends": PORTABLE,
+    "backends": {*PORTABLE, "frontends", "passes"},
     "lowering": {"errors", "ir", "ops", "encodings", "program"},
     "kernels": {*CORE, "encodings"},
     "runtime": {*PORTABLE, "kernels"},
@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """What each module or package of sparsec may import from the others; the package itself gives its version to all."""
 
-PUBLIC_API = {"errors", "compiler", "pruning", "runtime", "verification"}
+PUBLIC_API = {"errors", "backends", "compiler", "pruning", "runtime", "verification"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 AT_HOME = {"cli": {"typer", "rich"}, "bench/worker.py": {"psutil"}}
 """Third-party packages beside numpy that may be imported when a module is, not only when it is used; the worker is a script."""

@@ -11,9 +11,12 @@ from sparsec.bundle import BundleMeta, write_bundle
 from sparsec.errors import InputError
 from sparsec.extras import require
 from sparsec.files import check_output
+from sparsec.frontends import SUFFIXES
+from sparsec.frontends.files import file_sha256
+from sparsec.passes import ShrinkPlan
 from sparsec.program import Program
 
-__all__ = ["BACKENDS", "Backend", "OnnxOptions", "Product", "backend_of", "check_target"]
+__all__ = ["BACKENDS", "Backend", "KerasOrigin", "OnnxOptions", "Product", "backend_of", "check_target"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,21 @@ class OnnxOptions:
 
 
 @dataclass(frozen=True)
+class KerasOrigin:
+    """The Keras file that a product was made from, which writing back edits.
+
+    Attributes:
+        path: of the file; ``None`` for a model in memory.
+        sha256: of the file when it was read.
+        plan: what shrinking did; ``None`` where it holds for given input sizes only.
+    """
+
+    path: Path | None
+    sha256: str | None
+    plan: ShrinkPlan | None
+
+
+@dataclass(frozen=True)
 class Product:
     """What a backend writes.
 
@@ -57,12 +75,14 @@ class Product:
         level: of a bundle.
         meta: what a bundle says beside the program.
         onnx: how an ONNX file is written.
+        origin: what a Keras file is written from.
     """
 
     program: Program
     level: str
     meta: BundleMeta
     onnx: OnnxOptions
+    origin: KerasOrigin
 
 
 @dataclass(frozen=True)
@@ -98,11 +118,27 @@ def _write_onnx(path: Path, product: Product) -> dict[str, Any]:
     return asdict(summary)
 
 
+def _write_keras(path: Path, product: Product) -> dict[str, Any]:
+    from sparsec.backends.keras import write_keras
+
+    origin = product.origin
+    if origin.path is None:
+        raise InputError(f"{path}: a model in memory is not written back to a file; shrink it with sparsec.shrink(model)")
+    if origin.plan is None:
+        raise InputError(
+            f"{path}: what was removed holds for the given input shape only; compile without --input-shape to write back"
+        )
+    if file_sha256(origin.path) != origin.sha256:
+        raise InputError(f"{origin.path} has changed since it was read; compile it again")
+    return write_keras(origin.path, origin.plan, path).to_json()
+
+
 BACKENDS: Mapping[str, Backend] = {
     backend.suffix: backend
     for backend in (
         Backend(".npz", "bundle", lambda: None, _write_npz),
         Backend(".onnx", "ONNX", _prepare_onnx, _write_onnx),
+        *(Backend(suffix, "Keras", lambda: None, _write_keras) for suffix in SUFFIXES),
     )
 }
 """Every backend by the suffix of its files."""
@@ -118,8 +154,6 @@ def backend_of(path: Path) -> Backend:
     if suffix in BACKENDS:
         return BACKENDS[suffix]
     known = ", ".join(BACKENDS)
-    if suffix in (".keras", ".h5", ".hdf5"):
-        raise InputError(f"{path}: compiled models cannot be written back as Keras files yet; write {known}")
     raise InputError(f"{path}: the suffix {path.suffix!r} stands for no format that can be written; use one of {known}")
 
 

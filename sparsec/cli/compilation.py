@@ -74,7 +74,8 @@ def command(
     """Compile a Keras file for deployment.
 
     Removes what pruning killed, folds BatchNormalization, stores weights in the fewest bytes, checks the outputs against the
-    original's, and writes a bundle (.npz), an ONNX file, or several. Says what it did to each layer, and why.
+    original's, and writes a bundle (.npz), an ONNX file, a shrunk Keras file, or several. Says what it did to each layer, and
+    why.
     """
     for path in output:
         check_target(path)
@@ -106,6 +107,9 @@ def command(
 
 
 def _detail(file: dict[str, Any]) -> str:
+    if file["format"] == "Keras":
+        reason = f" ({file['optimizer_reason']})" if file["optimizer_reason"] else ""
+        return f", {file['layers']} layers changed, optimizer state: {file['optimizer']}{reason}"
     if file["format"] != "ONNX":
         return f", level {file['level']}"
     counts = f"{file['nodes']} nodes, {file['transposes']} of them transposes, {len(file['sparse'])} weights sparse"

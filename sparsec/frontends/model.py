@@ -32,11 +32,11 @@ def read_model(builder: GraphBuilder, source: Source) -> Graph:
         FormatError: the configuration contradicts itself.
         UnsupportedLayerError: a layer, or an option of one, is not read.
     """
-    outputs = _ModelWalk(builder, source.description).outermost(source.config)
+    outputs = ModelWalk(builder, source.description).outermost(source.config)
     return builder.finish(outputs, str(source.config.get("name", "model")), source.description)
 
 
-class _ModelWalk:
+class ModelWalk:
     """Emits the layers of one model, outermost or nested, into a builder."""
 
     def __init__(self, builder: GraphBuilder, where: str) -> None:
