@@ -533,7 +533,12 @@ BAD_CONFIGS: dict[str, tuple[Path, Edit, type[SparsecError], str]] = {
         UnsupportedLayerError,
         r"'dropout' .* 'Frobnicate', which .*README",
     ),
-    "close class": (SEQUENTIAL, turned_into("Dropout", "Droput"), UnsupportedLayerError, r"\(it reads 'Dropout'\)"),
+    "close class": (
+        SEQUENTIAL,
+        turned_into("Dropout", "Droput"),
+        UnsupportedLayerError,
+        r"\(the nearest that it reads is 'Dropout'\)",
+    ),
     "recurrent": (SEQUENTIAL, turned_into("Dropout", "LSTM"), UnsupportedLayerError, "'LSTM', which sparsec does not read"),
     "attention": (SEQUENTIAL, turned_into("Dropout", "MultiHeadAttention"), UnsupportedLayerError, "'MultiHeadAttention'"),
     "masking": (SEQUENTIAL, turned_into("Dropout", "Masking"), UnsupportedLayerError, "'Masking'"),
@@ -566,7 +571,7 @@ BAD_CONFIGS: dict[str, tuple[Path, Edit, type[SparsecError], str]] = {
         SEQUENTIAL,
         setting("Dense", activation="reluu"),
         UnsupportedLayerError,
-        r"activation 'reluu' .*\(it reads 'relu'\)",
+        r"activation 'reluu' .*\(the nearest that it reads is 'relu'\)",
     ),
     "code as activation": (SEQUENTIAL, setting("Dense", activation=CODE), UnsupportedLayerError, "activation '__lambda__'"),
     "own activation": (

@@ -200,6 +200,23 @@ def test_at_least_one_channel_stays() -> None:
     assert any("at least one channel" in d.reason for d in decisions)
 
 
+def test_dead_channels_go_through_a_cast() -> None:
+    g = builder()
+    x = g.node("cast", g.node("softplus", g.linear(g.start((6,)), 9, bias=True)), dtype="float64")
+    graph = g.graph(g.linear(x, 3, bias=True))
+    small, _, _ = shrink(graph)
+    first = next(iter(g.planted))
+    assert kept(small, first) == 9 - len(g.planted[first])
+    assert difference(graph, small) < EXACT
+
+
+def test_lifting_reaches_casts() -> None:
+    g = builder()
+    x = g.node("cast", g.linear(g.start((6,)), 9, bias=True), dtype="float64")
+    graph = g.graph(g.linear(x, 3, bias=True))
+    assert {str(type_.dtype) for type_ in check(graph.lifted("float32"), after="lifting").values()} == {"float32"}
+
+
 def test_an_operator_without_a_rule_keeps_its_channels() -> None:
     g = builder()
     x = g.linear(g.start((6,)), 9, bias=True)

@@ -84,9 +84,9 @@ def reads_operation(*names: str) -> Callable[[Function], Function]:
 
 
 def alike(name: str, table: Mapping[str, object]) -> str:
-    """`` (it reads 'Conv2D')`` where the table holds a name like ``name``, else nothing; for messages."""
+    """`` (the nearest that it reads is 'Conv2D')`` where the table holds a name like ``name``, else nothing; for messages."""
     close = get_close_matches(name, table, n=1, cutoff=0.8)
-    return f" (it reads {close[0]!r})" if close else ""
+    return f" (the nearest that it reads is {close[0]!r})" if close else ""
 
 
 def tensors(item: Any) -> Iterator[Value]:

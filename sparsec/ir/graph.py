@@ -7,7 +7,7 @@ Types are inferred from the inputs (:mod:`sparsec.ops`), never stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -166,8 +166,14 @@ class Graph:
         return replace(
             self,
             inputs=tuple(Input(i.name, TensorType(lift(i.type.dtype), i.type.shape)) for i in self.inputs),
+            nodes=tuple(_lifted_cast(node, lift) for node in self.nodes),
             weights={path: array.astype(lift(array.dtype.name), copy=False) for path, array in self.weights.items()},
         )
+
+
+def _lifted_cast(node: Node, lift: Callable[[str], str]) -> Node:
+    """A cast to a floating-point dtype is the one operator that states a dtype of its own."""
+    return replace(node, attrs={**node.attrs, "dtype": lift(str(node.attrs["dtype"]))}) if node.op == "cast" else node
 
 
 def check_structure(graph: Graph) -> None:

@@ -283,6 +283,7 @@ class Cast(Op):
 
     name = "cast"
     inputs = ("x",)
+    channels: ClassVar = Pointwise()
     attributes: ClassVar = {"dtype": Attribute(Kind.STR, choices=DTYPES)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
