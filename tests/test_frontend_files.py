@@ -586,7 +586,6 @@ BAD_CONFIGS: dict[str, tuple[Path, Edit, type[SparsecError], str]] = {
         UnsupportedLayerError,
         "'PReLU'",
     ),
-    "sparsemax": (SEQUENTIAL, setting("Dense", activation="sparsemax"), UnsupportedLayerError, "sparsemax is not read"),
     **{
         policy: (
             SEQUENTIAL,

@@ -513,7 +513,8 @@ VERSIONED = {
     "reduce": lambda net: net.op("reduce_max", net.op("reduce_mean", net.input(4, 5, 3), axes=(1,)), axes=(1,), keepdims=True),
     "dilated avg_pool": lambda net: net.op("avg_pool", net.input(8, 7, 3), window=(3, 2), **windowed(2, 1, 2, "same")),
     "batch_norm": lambda net: batch_norm(net, net.input(4, 4, 4), 4),
-    "sparsemax": lambda net: net.op("sparsemax", net.input(6)),
+    # Elements far apart: of close ones what Keras computes is zero.
+    "sparsemax": lambda net: net.op("sparsemax", net.op("mul", net.input(4, 6), net.constant(9.0))),
     "resize": lambda net: net.op("resize", net.input(4, 5, 3), sizes=(-2, 7), method="linear"),
     "pad": lambda net: net.op("pad", net.input(4, 5, 3), pads=(1, 0, 0, 2)),
     "lenet": lambda net: lenet(net),

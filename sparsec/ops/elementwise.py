@@ -263,7 +263,13 @@ class LogSoftmax(_AlongAxis):
 
 @register
 class Sparsemax(_AlongAxis):
-    """The Euclidean projection onto the simplex along one axis (Martins and Astudillo 2016, algorithm 1)."""
+    """Sparsemax along one axis, as Keras computes it.
+
+    The support is that of Martins and Astudillo 2016, algorithm 1: the largest k elements with ``1 + k * z_k >
+    sum(z_1..z_k)``. Keras then subtracts ``(S - 1) / k`` where S adds up the cumulated sums of the whole support; the
+    paper takes the last of them alone. The two agree only where the support is a single element, and a model's answers
+    are those of Keras.
+    """
 
     name = "sparsemax"
 
@@ -272,8 +278,9 @@ class Sparsemax(_AlongAxis):
         ranked = np.flip(np.sort(z, axis=-1), axis=-1)
         k = np.arange(1, z.shape[-1] + 1, dtype=z.dtype)
         sums = np.cumsum(ranked, axis=-1)
-        support = (1 + k * ranked > sums).sum(axis=-1, keepdims=True)
-        threshold = (np.take_along_axis(sums, support - 1, axis=-1) - 1) / support.astype(z.dtype)
+        support = 1 + k * ranked > sums
+        total = np.where(support, sums, 0).sum(axis=-1, keepdims=True)
+        threshold = (total - 1) / support.sum(axis=-1, keepdims=True).astype(z.dtype)
         return np.moveaxis(np.maximum(z - threshold, 0), -1, integer(attrs, "axis"))
 
 

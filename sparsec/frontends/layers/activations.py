@@ -167,10 +167,7 @@ def _sparse_plus(layer: Layer, x: Value, parameters: Options) -> Value:
 
 
 def _sparsemax(layer: Layer, x: Value, parameters: Options) -> Value:
-    parameters.refuse(
-        "sparsemax is not read: under that name Keras computes another function than it documents, whose outputs do not sum to "
-        "1; use softmax"
-    )
+    return layer.emit("sparsemax", x, axis=parameters.option("axis", -1))
 
 
 def _sparse_sigmoid(layer: Layer, x: Value, parameters: Options) -> Value:

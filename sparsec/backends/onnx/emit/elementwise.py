@@ -154,7 +154,7 @@ def emit_log_softmax(site: Site) -> None:
 
 @exports("sparsemax", rule=_along_axis)
 def emit_sparsemax(site: Site) -> None:
-    """Its algorithm: sort, find the support, subtract the support's threshold (Martins and Astudillo 2016, algorithm 1)."""
+    """Its algorithm: sort, find the support, subtract the support's threshold."""
     axis = _stored_axis(site)
     length = site.known(site.sizes()[axis])
     x = site.read()
@@ -168,7 +168,7 @@ def emit_sparsemax(site: Site) -> None:
     candidate = site.add("Add", site.add("Mul", positions, ranked), site.number(1.0))
     support = site.add("Cast", site.add("Greater", candidate, sums), to=ONNX_TYPES[site.type(0).dtype])
     axes = site.ints([axis])
-    excess = site.add("Sub", site.add("ReduceSum", site.add("Mul", ranked, support), axes), site.number(1.0))
+    excess = site.add("Sub", site.add("ReduceSum", site.add("Mul", sums, support), axes), site.number(1.0))
     threshold = site.add("Div", excess, site.add("ReduceSum", support, axes))
     site.finish("Relu", site.add("Sub", x, threshold))
 
