@@ -20,7 +20,8 @@ def describe_machine(memory_bytes: int) -> Machine:
         memory_bytes: of main memory.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    system = f"{platform.system()} {platform.release().partition("-")[0]} {platform.machine()}"
+    release, _, _ = platform.release().partition("-")  # what follows names a build, not a version
+    system = f"{platform.system()} {release} {platform.machine()}"
     return Machine(cpu_model(), cores, memory_bytes, system, gpu_names())
 
 
