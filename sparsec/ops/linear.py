@@ -49,6 +49,19 @@ def _with_bias(y: Array, bias: Array | None) -> Array:
     return y
 
 
+def _operands(inputs: Sequence[TensorType | None]) -> tuple[TensorType, TensorType, TensorType | None]:
+    """The types of x, kernel and bias, which are floating-point and of one dtype.
+
+    Raises:
+        GraphError: one is missing or has another dtype.
+    """
+    x, kernel, bias = required(inputs, 0, "x"), required(inputs, 1, "kernel"), optional(inputs, 2)
+    expect_float(x, "x")
+    expect_dtype(kernel, x.dtype, "kernel")
+    expect_dtype(bias, x.dtype, "bias")
+    return x, kernel, bias
+
+
 @register
 class Dense(Op):
     """``x @ kernel + bias`` over the last axis; ``kernel`` is ``[in, out]``."""
@@ -59,10 +72,7 @@ class Dense(Op):
     channels: ClassVar = Summing(in_axis=-2, out_axis=-1)
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
-        x, kernel, bias = required(inputs, 0, "x"), required(inputs, 1, "kernel"), optional(inputs, 2)
-        expect_float(x, "x")
-        expect_dtype(kernel, x.dtype, "kernel")
-        expect_dtype(bias, x.dtype, "bias")
+        x, kernel, bias = _operands(inputs)
         if x.rank < 2 or kernel.rank != 2:
             raise GraphError(f"x {x} and kernel {kernel} are not [..., in] and [in, out]")
         expect_shape(kernel, (x.shape[-1], kernel.shape[1]), "kernel")
@@ -87,11 +97,8 @@ class Conv(Op):
     channels: ClassVar = Summing(in_axis=-2, out_axis=-1)
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
-        x, kernel, bias = required(inputs, 0, "x"), required(inputs, 1, "kernel"), optional(inputs, 2)
+        x, kernel, bias = _operands(inputs)
         rank = expect_spatial(x)
-        expect_float(x, "x")
-        expect_dtype(kernel, x.dtype, "kernel")
-        expect_dtype(bias, x.dtype, "bias")
         check_window_attrs(attrs, rank)
         groups = integer(attrs, "groups")
         if kernel.rank != rank + 2:
@@ -135,11 +142,8 @@ class DepthwiseConv(Op):
     channels: ClassVar = PerChannel()
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
-        x, kernel, bias = required(inputs, 0, "x"), required(inputs, 1, "kernel"), optional(inputs, 2)
+        x, kernel, bias = _operands(inputs)
         rank = expect_spatial(x)
-        expect_float(x, "x")
-        expect_dtype(kernel, x.dtype, "kernel")
-        expect_dtype(bias, x.dtype, "bias")
         check_window_attrs(attrs, rank)
         if kernel.rank != rank + 2 or kernel.shape[-2] != x.shape[-1]:
             raise GraphError(f"x {x} and depthwise kernel {kernel} do not fit")
@@ -184,11 +188,8 @@ class ConvTranspose(Op):
     channels: ClassVar = Summing(in_axis=-1, out_axis=-2)
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
-        x, kernel, bias = required(inputs, 0, "x"), required(inputs, 1, "kernel"), optional(inputs, 2)
+        x, kernel, bias = _operands(inputs)
         rank = expect_spatial(x)
-        expect_float(x, "x")
-        expect_dtype(kernel, x.dtype, "kernel")
-        expect_dtype(bias, x.dtype, "bias")
         strides, crops, dilations = ints(attrs, "strides"), ints(attrs, "crops"), ints(attrs, "dilations")
         if len(strides) != rank or len(dilations) != rank or len(crops) != 2 * rank:
             raise GraphError(f"strides {strides}, dilations {dilations} and crops {crops} do not fit {rank} axes")
