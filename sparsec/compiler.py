@@ -16,6 +16,7 @@ from sparsec.comparison import DEFAULT_TOLERANCE, OutputComparison, compare_all
 from sparsec.encodings import ENCODINGS, LEVELS
 from sparsec.errors import GraphError, InputError, VerificationError
 from sparsec.frontends import read
+from sparsec.heap import give_back
 from sparsec.inspection import LayerFacts, describe, layer_facts
 from sparsec.ir import BATCH, Array, Graph, evaluate
 from sparsec.lowering import lower
@@ -246,10 +247,12 @@ def compile(  # noqa: A001
     before = layer_facts(original)
     optimised = optimise(original, shrink=shrink, progress=lambda name: report(f"optimising: {name}", 0.3))
     del original
+    give_back()
     program = lower(optimised.graph, level, encoding, lambda done, total: report("encoding weights", 0.5 + 0.3 * done / total))
     after = layer_facts(optimised.graph, program.notes)
     plan, decisions = optimised.plan, optimised.decisions
     del optimised
+    give_back()
     report("verifying", 0.8)
     comparisons = _verify(program, expected, lambda: read(source, shapes).graph) if expected is not None else ()
     options = {"shrink": shrink, "encoding": encoding, "input_shape": shapes}

@@ -19,6 +19,7 @@ CORE = {*HELPERS, "ir", "ops"}
 PORTABLE = {*CORE, "encodings", "program", "bundle"}
 COMPILING = {
     *PORTABLE,
+    "heap",
     "shapes",
     "text",
     "quiet",
@@ -33,6 +34,7 @@ STAGES = {"frontends", "passes", "lowering", "backends", "kernels", "runtime"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "heap": set(),
     "text": set(),
     "extras": {"errors"},
     "files": {"errors"},
