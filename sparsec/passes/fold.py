@@ -23,7 +23,7 @@ from sparsec.ir import ABSENT, Array, Graph, Node
 from sparsec.ops import get_op, make_node
 from sparsec.ops.base import integer, number
 from sparsec.passes.report import Decision
-from sparsec.passes.rewrite import drop_dead, forward_values, fresh_path
+from sparsec.passes.rewrite import added_bias_path, drop_dead, forward_values, fresh_path
 
 STAGE = "fold"
 
@@ -183,7 +183,7 @@ def _with_weights(graph: Graph, node: Node, kernel: Array, bias_scale: Array, bi
     if not has_bias and not bias_shift.any():
         return graph.with_nodes(graph.nodes, weights)
     old = weights[node.inputs[2]].astype(np.float64) if has_bias else 0.0
-    path = node.inputs[2] if has_bias else fresh_path(weights, f"{node.inputs[1].rsplit('/', 1)[0]}/bias")
+    path = node.inputs[2] if has_bias else fresh_path(weights, added_bias_path(node.inputs[1]))
     weights[path] = (old * bias_scale + bias_shift).astype(dtype)
     changed = replace(node, inputs=(*node.inputs[:2], path))
     return graph.with_nodes((changed if other is node else other for other in graph.nodes), weights)

@@ -39,6 +39,11 @@ def drop_dead(graph: Graph) -> Graph:
     return graph.with_nodes(reversed(kept)).pruned_weights()
 
 
+def added_bias_path(kernel: str) -> str:
+    """The path of the bias that a linear layer gets whose kernel is at ``kernel``."""
+    return f"{kernel.rsplit('/', 1)[0]}/bias"
+
+
 def fresh_path(weights: Mapping[str, Array], path: str) -> str:
     """``path``, or the first of ``path_1``, ``path_2``, ... that is not taken."""
     if path not in weights:

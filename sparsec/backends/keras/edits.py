@@ -12,7 +12,8 @@ from sparsec.errors import InputError
 from sparsec.frontends import Variable
 from sparsec.frontends.source import Config, LayerEntry, LayerPath, Source, layer_entries
 from sparsec.ir import Array, Graph, Node
-from sparsec.passes.shrink.plan import Indices, ShrinkPlan, added_bias_path
+from sparsec.passes.rewrite import added_bias_path
+from sparsec.passes.shrink.plan import Indices, ShrinkPlan
 
 
 @dataclass(frozen=True)

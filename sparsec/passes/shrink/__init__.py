@@ -14,6 +14,7 @@ import numpy as np
 from sparsec.ir import Array, Graph, Node
 from sparsec.ops import get_op, infer_types
 from sparsec.passes.report import Decision
+from sparsec.passes.rewrite import added_bias_path
 from sparsec.passes.shrink.analysis import Analysis, analyse
 from sparsec.passes.shrink.plan import Indices, ShrinkPlan, apply_plan
 
@@ -61,7 +62,7 @@ def _plan(graph: Graph, analysis: Analysis) -> ShrinkPlan:
         else:
             added[kernel] = delta
             if (kernel, _out_axis(graph, view.node)) in kept:
-                kept[f"{kernel.rsplit('/', 1)[0]}/bias", 0] = kept[kernel, _out_axis(graph, view.node)]
+                kept[added_bias_path(kernel), 0] = kept[kernel, _out_axis(graph, view.node)]
     return ShrinkPlan(kept, deltas, added, _channels(analysis))
 
 

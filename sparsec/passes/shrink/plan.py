@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from sparsec.ir import ABSENT, Array, Graph, Node
 from sparsec.ops import get_op
+from sparsec.passes.rewrite import added_bias_path
 
 Indices = npt.NDArray[np.intp]
 
@@ -36,11 +37,6 @@ class ShrinkPlan:
     def empty(self) -> bool:
         """Whether nothing changes."""
         return not (self.kept or self.deltas or self.added_biases)
-
-
-def added_bias_path(kernel: str) -> str:
-    """The path of the bias that a linear layer gets whose kernel is at ``kernel``."""
-    return f"{kernel.rsplit('/', 1)[0]}/bias"
 
 
 def apply_plan(graph: Graph, plan: ShrinkPlan) -> Graph:
