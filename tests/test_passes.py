@@ -71,7 +71,9 @@ def test_every_dead_unit_of_a_chain_goes_and_its_constant_moves_on(activation: s
     for name in hidden:
         assert kept(small, name) <= graph.weights[f"{name}/kernel"].shape[1] - len(g.planted[name])
     assert kept(small, list(g.planted)[-1]) == 5, "outputs of the model stay"
-    assert set(plan.deltas) >= {f"{name}/bias" for name in list(g.planted)[1:]}
+    assert {path for path, edit in plan.edits.items() if edit.delta is not None} >= {
+        f"{name}/bias" for name in list(g.planted)[1:]
+    }
 
 
 def test_a_convolution_without_padding_and_a_flattening_dense_absorb_constants() -> None:
@@ -86,20 +88,21 @@ def test_a_convolution_without_padding_and_a_flattening_dense_absorb_constants()
     first, second, last = g.planted
     assert kept(small, first) == 9 - len(g.planted[first])
     assert kept(small, second) == 8 - len(g.planted[second])
-    assert len(plan.kept[f"{last}/kernel", 0]) == 4 * (8 - len(g.planted[second])), "one row for every position"
+    assert len(plan.edits[f"{last}/kernel"].kept[0]) == 4 * (8 - len(g.planted[second])), "one row for every position"
 
 
-def test_a_nonzero_constant_stays_before_zero_padding_and_zero_goes() -> None:
-    for activation, goes in (("softplus", False), ("relu", True)):
+def test_behind_zero_padding_one_channel_carries_the_other_constants() -> None:
+    for activation, left in (("softplus", 1), ("relu", 0)):
         g = builder()
         x = g.node(activation, g.conv(g.start((6, 6, 2)), 8, 1, "explicit", 1, bias=False))
         graph = g.graph(g.conv(x, 3, 3, "same", 1, bias=True))
         small, _, decisions = shrink(graph)
         assert difference(graph, small) < EXACT
         first = next(iter(g.planted))
-        assert kept(small, first) == (8 - len(g.planted[first]) if goes else 8)
-        refusals = [d.reason for d in decisions if d.outcome == "refused"]
-        assert any("zero padding" in reason for reason in refusals) != goes
+        assert kept(small, first) == 8 - len(g.planted[first]) + left
+        merged = [d for d in decisions if d.outcome == "merged"]
+        assert [d.channels for d in merged] == ([len(g.planted[first]) - 1] if left else [])
+        assert any("carries others" in d.reason for d in decisions) == bool(left)
 
 
 def test_dead_channels_that_are_tied_to_living_ones_stay_with_a_reason() -> None:
@@ -130,7 +133,8 @@ def test_without_a_bias_the_constant_moves_into_the_moving_mean_or_a_new_bias() 
         small, plan, _ = shrink(graph)
         assert difference(graph, small) < EXACT
         assert (f"{second}/kernel" in plan.added_biases) != with_norm
-        assert any(path.endswith("/mean") for path in plan.deltas) == with_norm
+        means = [edit for path, edit in plan.edits.items() if path.endswith("/mean")]
+        assert any(edit.delta is not None for edit in means) == with_norm
 
 
 def test_channels_that_nobody_reads_go() -> None:
@@ -141,7 +145,7 @@ def test_channels_that_nobody_reads_go() -> None:
     g.weights[f"{last}/kernel"][[1, 4, 7]] = 0
     small, plan, _ = shrink(g.graph(graph.outputs[0].value))
     assert kept(small, first) == 7
-    assert list(plan.kept[f"{first}/kernel", 1]) == [0, 2, 3, 5, 6, 8, 9]
+    assert list(plan.edits[f"{first}/kernel"].kept[1]) == [0, 2, 3, 5, 6, 8, 9]
     assert difference(graph, small) < EXACT
 
 

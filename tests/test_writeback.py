@@ -23,6 +23,7 @@ from keras import layers as L
 from keras_models import fill, keras_outputs, random_inputs
 
 from sparsec.backends.keras import shrink, write_keras
+from sparsec.backends.keras.edits import LayerEdit
 from sparsec.backends.keras.optimizer import edit_optimizer
 from sparsec.backends.keras.rules import RULES
 from sparsec.backends.keras.shapes import corrected
@@ -30,7 +31,7 @@ from sparsec.errors import InputError, VerificationError
 from sparsec.frontends import SUFFIXES, read
 from sparsec.frontends.files import open_source
 from sparsec.ops import evaluate_graph
-from sparsec.passes.shrink import ShrinkPlan
+from sparsec.passes.shrink import ShrinkPlan, WeightEdit
 from sparsec.passes.shrink import shrink as shrink_graph
 from sparsec.passes.simplify import simplify
 from sparsec.pruning import prune_file, prune_units
@@ -435,7 +436,7 @@ def test_optimizers_go_on_where_they_were(name, tmp_path):
     after, facts = written_back(model, tmp_path)
     small = shrink(model)
     assert facts.optimizer == ("kept" if name == "sgd" else "sliced")
-    kept = plan_of(model).kept
+    edits = plan_of(model).edits
     paths = [f"{layer.name}/{variable}" for layer in model.layers for variable in ("kernel", "bias")]
     for result in (after, small):
         assert result.optimizer.get_config() == model.optimizer.get_config()
@@ -444,9 +445,7 @@ def test_optimizers_go_on_where_they_were(name, tmp_path):
             values = np.asarray(variable)
             for path in paths:
                 if values.ndim and path.replace("/", "_") in variable.path:
-                    for axis in range(values.ndim):
-                        if (path, axis) in kept:
-                            values = values.take(kept[path, axis], axis=axis)
+                    values = edits[path].sliced(values) if path in edits else values
             expected[variable.path.rpartition("/")[2].replace("sequential_", "")] = values
         for variable in result.optimizer.variables:
             wanted = expected.pop(variable.path.rpartition("/")[2].replace("sequential_", ""))
@@ -476,9 +475,7 @@ def test_slots_that_fit_two_ways_are_dropped(tmp_path):
         square = {path: [replace(variable, shape=(4, 4)) for variable in opened.variables[path]]}
         config = {**opened.config, "layers": opened.config["layers"][:2]}
         alike = replace(opened, config=config, variables=square)
-        from sparsec.backends.keras.edits import LayerEdit, VariableEdit
-
-        edits = {path: LayerEdit({0: VariableEdit({1: np.arange(2)})})}
+        edits = {path: LayerEdit({0: WeightEdit(kept={1: np.arange(2)})})}
         assert edit_optimizer([(), (4, 4), (4, 4)], alike, edits).outcome == "sliced"
         assert edit_optimizer([(), (4, 4), (4, 4), (4, 4), (4, 4)], alike, edits).outcome == "dropped"
         assert edit_optimizer([(), (4, 4), (2, 4)], alike, edits).outcome == "dropped"
@@ -550,7 +547,7 @@ def test_layer_shared_by_two_models():
 
 def test_plan_of_another_model(tmp_path):
     source = saved(trained_mlp(), tmp_path / "a.keras")
-    plan = ShrinkPlan(kept={("dense/kernel", 1): np.arange(3)})
+    plan = ShrinkPlan({"dense/kernel": WeightEdit(kept={1: np.arange(3)})})
     with pytest.raises((InputError, VerificationError)):
         write_keras(source, plan, tmp_path / "b.keras")
     assert not (tmp_path / "b.keras").exists()

@@ -27,7 +27,7 @@ from sparsec.ops.base import (
     register,
     required,
 )
-from sparsec.ops.channels import ChannelRule, Pointwise, Scaling
+from sparsec.ops.channels import ChannelRule, Pointwise, Product, Scaling
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
@@ -345,6 +345,7 @@ class Mul(Binary):
     """``a * b``."""
 
     name = "mul"
+    channels = Product()
 
     def combine(self, a: Array, b: Array) -> Array:
         return a * b

@@ -34,7 +34,6 @@ from sparsec.ops.windows import (
 
 class _Pool(Op):
     inputs = ("x",)
-    channels: ClassVar = Positional()
     attributes: ClassVar = {"window": Attribute(Kind.INTS), **WINDOW_ATTRIBUTES}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -50,6 +49,7 @@ class MaxPool(_Pool):
     """The maximum over each window; padding never wins."""
 
     name = "max_pool"
+    channels: ClassVar = Positional(orders=True)
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         x, window = given(inputs[0]), ints(attrs, "window")
@@ -65,6 +65,7 @@ class AvgPool(_Pool):
     """The mean over each window, over the positions that are not padding."""
 
     name = "avg_pool"
+    channels: ClassVar = Positional(selects=False)
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         x, window = given(inputs[0]), ints(attrs, "window")
@@ -88,7 +89,6 @@ class AvgPool(_Pool):
 
 class _Reduce(Op):
     inputs = ("x",)
-    channels: ClassVar = AlongSpace("axes")
     attributes: ClassVar = {"axes": Attribute(Kind.INTS), "keepdims": Attribute(Kind.BOOL, False)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -116,6 +116,7 @@ class ReduceMean(_Reduce):
     """The mean over whole axes."""
 
     name = "reduce_mean"
+    channels: ClassVar = AlongSpace("axes", selects=False)
 
     def reduce(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
         return np.asarray(x.mean(axis=axes, keepdims=keepdims))
@@ -126,6 +127,7 @@ class ReduceMax(_Reduce):
     """The maximum over whole axes."""
 
     name = "reduce_max"
+    channels: ClassVar = AlongSpace("axes", orders=True)
 
     def reduce(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
         return np.asarray(x.max(axis=axes, keepdims=keepdims))

@@ -23,7 +23,7 @@ from sparsec.ops.base import (
     register,
     required,
 )
-from sparsec.ops.channels import AlongSpace, Concatenating, Permuting, Positional, Repeating, Reshaping
+from sparsec.ops.channels import AlongSpace, Concatenating, Padding, Permuting, Positional, Repeating, Reshaping
 from sparsec.ops.windows import expect_spatial
 
 TO_THE_END = 2**31 - 1
@@ -103,7 +103,7 @@ class Pad(Op):
 
     name = "pad"
     inputs = ("x",)
-    channels: ClassVar = Positional(zeros=True)
+    channels: ClassVar = Padding()
     attributes: ClassVar = {"pads": Attribute(Kind.INTS)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
@@ -228,7 +228,7 @@ class Resize(Op):
 
     name = "resize"
     inputs = ("x",)
-    channels: ClassVar = Positional()
+    channels: ClassVar = Positional(selects=False)
     attributes: ClassVar = {
         "sizes": Attribute(Kind.INTS),
         "method": Attribute(Kind.STR, choices=("nearest", "linear")),

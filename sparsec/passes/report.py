@@ -13,10 +13,11 @@ class Decision:
     Attributes:
         stage: the pass, such as ``fold`` or ``shrink``.
         layer: path of the layer, as in the source.
-        outcome: ``folded``, ``shrunk`` or ``refused``.
+        outcome: ``folded``, ``shrunk``, ``merged`` or ``refused``.
         reason: one clause that says why, or where to.
         before: channels before, where the decision is about channels.
         after: channels after, likewise.
+        channels: how many channels the decision itself is about.
     """
 
     stage: str
@@ -25,6 +26,7 @@ class Decision:
     reason: str
     before: int | None = None
     after: int | None = None
+    channels: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The decision as a JSON object, without what does not apply."""

@@ -7,11 +7,12 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-from sparsec.backends.keras.edits import Edits, LayerEdit, VariableEdit, walk
+from sparsec.backends.keras.edits import Edits, LayerEdit, walk
 from sparsec.backends.keras.rules import EditedLayer, channel_slice
 from sparsec.backends.keras.shapes import correct_shapes, idle_reshapes, record_shapes
 from sparsec.errors import InputError, UnsupportedLayerError
 from sparsec.frontends.source import LayerPath, Source, Variable
+from sparsec.passes.shrink import WeightEdit
 
 
 def complete(source: Source, edits: Edits) -> dict[LayerPath, LayerEdit]:
@@ -75,5 +76,5 @@ def shrunk_variables(source: Source, edits: Edits) -> Mapping[LayerPath, Sequenc
     return result
 
 
-def _shrunk(variable: Variable, change: VariableEdit) -> Variable:
+def _shrunk(variable: Variable, change: WeightEdit) -> Variable:
     return Variable(variable.location, change.shape(variable.shape), lambda: change(variable.load()), variable.assign)

@@ -6,43 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from sparsec.errors import InputError
 from sparsec.frontends import Variable
 from sparsec.frontends.source import Config, LayerEntry, LayerPath, Source, layer_entries
 from sparsec.ir import Array, Graph, Node
-from sparsec.passes.rewrite import added_bias_path
-from sparsec.passes.shrink.plan import Indices, ShrinkPlan
-
-
-@dataclass(frozen=True)
-class VariableEdit:
-    """What happens to a variable.
-
-    Attributes:
-        kept: the indices kept, by axis; other axes stay whole.
-        delta: what is added before slicing, in float64; ``None`` for nothing.
-    """
-
-    kept: Mapping[int, Indices] = field(default_factory=dict)
-    delta: Array | None = None
-
-    def shape(self, before: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of a variable that had the shape ``before``."""
-        return tuple(self.kept[axis].size if axis in self.kept else size for axis, size in enumerate(before))
-
-    def __call__(self, array: Array) -> Array:
-        """The new values, in the dtype of the old ones; sums are done in float64 and rounded once."""
-        if self.delta is not None:
-            array = (array.astype(np.float64) + self.delta).astype(array.dtype)
-        return self.sliced(array)
-
-    def sliced(self, array: Array) -> Array:
-        """An array that goes with the variable, such as a slot of the optimizer, without what goes."""
-        for axis, indices in self.kept.items():
-            array = array.take(indices, axis=axis)
-        return array
+from sparsec.passes.shrink import ShrinkPlan, WeightEdit
 
 
 @dataclass(frozen=True)
@@ -69,8 +37,8 @@ class LayerEdit:
         nodes: the nodes it became whose attributes change, before and after.
     """
 
-    variables: dict[int, VariableEdit] = field(default_factory=dict)
-    constants: dict[str, VariableEdit] = field(default_factory=dict)
+    variables: dict[int, WeightEdit] = field(default_factory=dict)
+    constants: dict[str, WeightEdit] = field(default_factory=dict)
     bias: AddedBias | None = None
     nodes: list[tuple[Node, Node]] = field(default_factory=list)
 
@@ -131,24 +99,17 @@ class _Collector:
             self._named.setdefault("/".join((*path[:-1], entry.name)), []).append(path)
 
     def collect(self, plan: ShrinkPlan, shrunk: Graph) -> dict[LayerPath, LayerEdit]:
-        added = {added_bias_path(kernel) for kernel in plan.added_biases}
-        changed: dict[str, dict[int, Indices]] = {path: {} for path in plan.deltas}
-        for (path, axis), indices in plan.kept.items():
-            if path not in added:
-                changed.setdefault(path, {})[axis] = indices
-        for path, kept in changed.items():
-            self._add_edit(path, VariableEdit(kept, plan.deltas.get(path)))
+        for path, edit in plan.edits.items():
+            self._add_edit(path, edit)
         for kernel, values in plan.added_biases.items():
             layer, index = self._place(kernel)
-            kept_bias = plan.kept.get((added_bias_path(kernel), 0))
-            edit = self._edits.setdefault(layer, LayerEdit())
-            edit.bias = AddedBias(index, values if kept_bias is None else values[kept_bias])
+            self._edits.setdefault(layer, LayerEdit()).bias = AddedBias(index, values)
         for before, after in zip(self._model.graph.nodes, shrunk.nodes, strict=True):
             if before.attrs != after.attrs:
                 self._edits.setdefault(self._layer(before.layer), LayerEdit()).nodes.append((before, after))
         return self._edits
 
-    def _add_edit(self, path: str, edit: VariableEdit) -> None:
+    def _add_edit(self, path: str, edit: WeightEdit) -> None:
         if path in self._model.variables:
             layer, index = self._place(path)
             self._edits.setdefault(layer, LayerEdit()).variables[index] = edit

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsec.backends.keras.edits import Edits, VariableEdit, walk
+from sparsec.backends.keras.edits import Edits, walk
 from sparsec.frontends.source import Source, Variable
+from sparsec.passes.shrink import WeightEdit
 
 Shape = tuple[int, ...]
 
@@ -24,7 +25,7 @@ class Trainable:
     """A trainable variable of the model: its shape before, and what happens to it."""
 
     shape: Shape
-    edit: VariableEdit | None
+    edit: WeightEdit | None
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class OptimizerEdit:
 
     outcome: str
     reason: str
-    slots: dict[int, VariableEdit]
+    slots: dict[int, WeightEdit]
 
 
 def trainable_variables(source: Source, edits: Edits) -> list[Trainable]:

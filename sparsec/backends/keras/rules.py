@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from sparsec.backends.keras.edits import LayerEdit, VariableEdit
+from sparsec.backends.keras.edits import LayerEdit
 from sparsec.errors import InputError
 from sparsec.frontends.layers.core import IDENTITIES
 from sparsec.frontends.options import array_value
+from sparsec.passes.shrink import WeightEdit
 
 
 class EditedLayer:
@@ -176,7 +177,7 @@ def _slice_stated(layer: EditedLayer, name: str) -> None:
         layer.config[name] = sliced
 
 
-def channel_slice(edit: LayerEdit, rank: int) -> VariableEdit:
+def channel_slice(edit: LayerEdit, rank: int) -> WeightEdit:
     """The slice along the last axis, for an array of ``rank`` axes from which a layer's constants were computed."""
     kept = next(iter(next(iter(edit.constants.values())).kept.values()))
-    return VariableEdit({rank - 1: kept})
+    return WeightEdit(kept={rank - 1: kept})

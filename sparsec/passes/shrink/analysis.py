@@ -1,22 +1,26 @@
 """Which classes of channels can go: the fixed point of both directions of deadness.
 
-A class goes if each of its channels, in every value, is constant or unread, none is pinned, and every node that sums a
-nonzero constant of it can make that good. Removing channels makes others unread (whatever only fed them), so the
-backward direction repeats until nothing changes.
+A class goes if each of its channels, in every value, is constant or unread, none is pinned, and every node that reads a
+nonzero constant of it can make that good: by a bias, or, where a bias would be wrong (behind zero padding), by another channel
+with the same template that stays and carries it. Removing channels makes others unread (whatever only fed them), so the
+backward direction repeats until nothing changes. What cannot be made good pins its class; each new pin can only keep more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sparsec.ir import ABSENT, Graph, TensorType
-from sparsec.ops.channels import ChannelRule, Constants, Mask, NodeView, channel_count
-from sparsec.passes.shrink.classes import Classes, tie_graph
+from sparsec.ops.channels import Constants, Mask, channel_count
+from sparsec.passes.shrink.classes import Classes, RuledNode, tie_graph
+from sparsec.passes.shrink.edit import Merge
+from sparsec.passes.shrink.good import Amends, make_good
+from sparsec.passes.shrink.widths import emptied, rounded_up, unequal
 
-LAST_CHANNEL = "at least one channel stays"
+__all__ = ["Analysis", "analyse"]
 
 
 @dataclass(frozen=True)
@@ -29,62 +33,75 @@ class Analysis:
         constants: the constant channels of every value.
         removed: which classes go, ``[classes]``.
         refused: classes of which every channel is dead but which stay, with the reason.
+        merges: the rows that kernels add to others, by kernel.
+        carriers: which class carries each class that is merged.
     """
 
     classes: Classes
-    views: Sequence[tuple[NodeView, ChannelRule | None, str]]
+    views: Sequence[RuledNode]
     constants: dict[str, Constants]
     removed: Mask
-    refused: dict[int, str]
+    refused: Mapping[int, str]
+    merges: Mapping[str, Merge]
+    carriers: Mapping[int, int]
+
+    def kept(self) -> dict[str, Mask]:
+        """The channels of every value that stay."""
+        return {name: ~self.removed[ids] for name, ids in self.classes.values.items()}
 
 
-def analyse(graph: Graph, types: dict[str, TensorType]) -> Analysis:
-    """Find the classes of channels that can go."""
+def analyse(graph: Graph, types: dict[str, TensorType], multiple: int = 1) -> Analysis:
+    """Find the classes of channels that can go.
+
+    Args:
+        graph: the graph.
+        types: of its values.
+        multiple: keep as many dead channels as make the width of every linear operator a multiple of this.
+    """
     classes, views, pinned = tie_graph(graph, types)
     constants = _forward(graph, types, views)
-    # Constants that a reader cannot absorb pin their class; so does the last channel of a value. Each new pin can only
-    # keep more.
     while True:
         removed, refused, reads = _backward(graph, classes, views, constants, pinned)
-        new = _unabsorbable(views, classes, constants, reads, removed)
+        amends: Amends = make_good(graph, views, classes, constants, reads, removed)
+        new = amends.pins or emptied(classes, removed) or unequal(views, classes, removed)
+        new = new or rounded_up(views, classes, removed, multiple)
         if not new:
-            new = _emptied(classes, removed)
-        if not new:
-            return Analysis(classes, views, constants, removed, refused)
-        pinned.update(new)
+            return Analysis(classes, views, constants, removed, refused, amends.merges, amends.carriers)
+        for class_, reason in new.items():
+            pinned.setdefault(class_, reason)
 
 
-def _forward(
-    graph: Graph, types: dict[str, TensorType], views: Sequence[tuple[NodeView, ChannelRule | None, str]]
-) -> dict[str, Constants]:
+def _forward(graph: Graph, types: dict[str, TensorType], views: Sequence[RuledNode]) -> dict[str, Constants]:
     facts: dict[str, Constants] = {}
     for port in graph.inputs:
         facts[port.name] = Constants.none(channel_count(types[port.name]))
     for view, rule, _ in views:
-        for name in view.node.outputs:
-            facts[name] = Constants.none(view.channels(name)) if rule is None else rule.constants(view, facts)
+        if rule is None:
+            facts.update((name, Constants.none(view.channels(name))) for name in view.node.outputs)
+        else:
+            facts.update(dict.fromkeys(view.node.outputs, rule.constants(view, facts)))
     return facts
 
 
 def _backward(
     graph: Graph,
     classes: Classes,
-    views: Sequence[tuple[NodeView, ChannelRule | None, str]],
+    views: Sequence[RuledNode],
     constants: dict[str, Constants],
     pinned: dict[int, str],
 ) -> tuple[Mask, dict[int, str], dict[str, Mask]]:
     """The classes removed, the dead ones refused, and the channels of every value that are read."""
     stays = np.zeros(classes.count, bool)
     stays[list(pinned)] = True
+    occurring = np.zeros(classes.count, bool)
+    for ids in classes.values.values():
+        occurring[ids] = True
     removed = np.zeros(classes.count, bool)
     while True:
         read = _read_channels(graph, classes, views, removed)
         alive = np.zeros(classes.count, bool)
         for name, ids in classes.values.items():
-            alive[ids[read[name] & ~constants[name].known]] = True
-        occurring = np.zeros(classes.count, bool)
-        for ids in classes.values.values():
-            occurring[ids] = True
+            alive[ids[read[name] & ~constants[name].fixed]] = True
         dead = occurring & ~alive
         found = dead & ~stays
         if np.array_equal(found, removed):
@@ -92,12 +109,7 @@ def _backward(
         removed = found
 
 
-def _read_channels(
-    graph: Graph,
-    classes: Classes,
-    views: Sequence[tuple[NodeView, ChannelRule | None, str]],
-    removed: Mask,
-) -> dict[str, Mask]:
+def _read_channels(graph: Graph, classes: Classes, views: Sequence[RuledNode], removed: Mask) -> dict[str, Mask]:
     read = {name: np.zeros(ids.size, bool) for name, ids in classes.values.items()}
     for port in graph.outputs:
         if port.value in read:
@@ -108,53 +120,7 @@ def _read_channels(
                 if name != ABSENT and name in read:
                     read[name][:] = True
             continue
-        output = view.node.output
-        for name, mask in rule.reads(view, read[output] & ~removed[classes.values[output]]).items():
+        outputs = [read[name] & ~removed[classes.values[name]] for name in view.node.outputs]
+        for name, mask in rule.reads(view, np.logical_or.reduce(outputs)).items():
             read[name] |= mask
     return read
-
-
-def _unabsorbable(
-    views: Sequence[tuple[NodeView, ChannelRule | None, str]],
-    classes: Classes,
-    constants: dict[str, Constants],
-    read: dict[str, Mask],
-    removed: Mask,
-) -> dict[int, str]:
-    """Classes that must stay because a node cannot make good the constant they carry."""
-    new: dict[int, str] = {}
-    shared: dict[str, tuple[NodeView, np.ndarray]] = {}
-    for view, rule, _ in views:
-        if rule is None:
-            continue
-        for index in view.computed():
-            name = view.node.inputs[index]
-            mask, reason = rule.refuses(view, index, constants[name])
-            if not mask.any():
-                continue
-            output = view.node.output
-            touched = rule.reads(view, read[output] & ~removed[classes.values[output]])[name]
-            for class_ in np.unique(classes.values[name][mask & touched & removed[classes.values[name]]]):
-                new.setdefault(int(class_), reason)
-        name = view.node.inputs[0] if view.node.inputs else ABSENT
-        delta = rule.absorbed(view, removed[classes.values[name]], constants[name]) if name in classes.values else None
-        if delta is None:
-            continue
-        kernel = view.node.inputs[1]
-        if kernel in shared and not np.array_equal(shared[kernel][1], delta):
-            for other in (view, shared[kernel][0]):
-                source = other.node.inputs[0]
-                gone = constants[source].nonzero & removed[classes.values[source]]
-                for class_ in np.unique(classes.values[source][gone]):
-                    new.setdefault(int(class_), "a layer called several times would need a different bias at each call")
-        shared.setdefault(kernel, (view, delta))
-    return new
-
-
-def _emptied(classes: Classes, removed: Mask) -> dict[int, str]:
-    """One class for each value that would lose all its channels."""
-    new: dict[int, str] = {}
-    for ids in classes.values.values():
-        if ids.size and removed[ids].all() and not any(int(class_) in new for class_ in ids):
-            new[int(ids[0])] = LAST_CHANNEL
-    return new

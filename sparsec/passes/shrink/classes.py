@@ -21,6 +21,7 @@ class Classes:
     def __init__(self) -> None:
         self.values: dict[str, Ids] = {}
         self.weights: dict[tuple[str, int], Ids] = {}
+        self._calls: dict[tuple[str, str], Ids] = {}
         self._count = 0
         self._tied: list[tuple[Ids, Ids]] = []
         self._pins: list[tuple[Ids, str]] = []
@@ -48,6 +49,10 @@ class Classes:
     def tie_weight(self, name: str, axis: int, ids: Ids) -> None:
         """Give the indices of one axis of a weight these ids; tie them to the ones they have."""
         self._tie(self.weights.setdefault((name, axis), ids), ids)
+
+    def tie_calls(self, name: str, end: str, ids: Ids) -> None:
+        """Tie the channels at one end of every operator that uses a weight."""
+        self._tie(self._calls.setdefault((name, end), ids), ids)
 
     def pin(self, ids: Ids, reason: str) -> None:
         """Keep these classes, whatever is found out about them."""
@@ -81,17 +86,24 @@ class Classes:
         for ids, reason in self._pins:
             for class_ in np.unique(label[ids]):
                 pinned.setdefault(int(class_), reason)
+        owned: dict[str, list[Ids]] = {}
+        for path, ids in (*((key[0], ids) for key, ids in self.weights.items()), *self._resolved_calls(label)):
+            owned.setdefault(path, []).append(ids)
         for name, reason in self._pinned_weights:
-            for (path, _), ids in self.weights.items():
-                if path == name:
-                    for class_ in np.unique(ids):
-                        pinned.setdefault(int(class_), reason)
+            for ids in owned.get(name, ()):
+                for class_ in np.unique(ids):
+                    pinned.setdefault(int(class_), reason)
         return pinned
 
+    def _resolved_calls(self, label: Ids) -> list[tuple[str, Ids]]:
+        return [(key[0], label[ids]) for key, ids in self._calls.items()]
 
-def tie_graph(
-    graph: Graph, types: dict[str, TensorType]
-) -> tuple[Classes, list[tuple[NodeView, ChannelRule | None, str]], dict[int, str]]:
+
+RuledNode = tuple[NodeView, ChannelRule | None, str]
+"""A node, its rule (``None`` where it is opaque), and why it is opaque."""
+
+
+def tie_graph(graph: Graph, types: dict[str, TensorType]) -> tuple[Classes, list[RuledNode], dict[int, str]]:
     """Walk a graph and tie its channels.
 
     Returns:
@@ -99,7 +111,7 @@ def tie_graph(
         the classes that stay whatever happens, with their reasons.
     """
     classes = Classes()
-    views: list[tuple[NodeView, ChannelRule | None, str]] = []
+    views: list[RuledNode] = []
     for source in graph.inputs:
         _pin_value(classes, source.name, types, "an input of the model")
     for node in graph.nodes:
