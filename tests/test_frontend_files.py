@@ -541,7 +541,6 @@ BAD_CONFIGS: dict[str, tuple[Path, Edit, type[SparsecError], str]] = {
     ),
     "recurrent": (SEQUENTIAL, turned_into("Dropout", "LSTM"), UnsupportedLayerError, "'LSTM', which sparsec does not read"),
     "attention": (SEQUENTIAL, turned_into("Dropout", "MultiHeadAttention"), UnsupportedLayerError, "'MultiHeadAttention'"),
-    "masking": (SEQUENTIAL, turned_into("Dropout", "Masking"), UnsupportedLayerError, "'Masking'"),
     "lambda": (
         SEQUENTIAL,
         turned_into("Dropout", "Lambda", config={"name": "dropout", "function": CODE}),

@@ -384,12 +384,6 @@ REFUSALS: dict[str, tuple[tuple[int | None, ...], str, Refusal, str]] = {
         "interpolation = 'lanczos3'",
     ),
     "batch concatenation": ((3,), "float32", lambda keras, x: keras.layers.Concatenate(axis=0)([x, x]), "batch axis"),
-    "mask": (
-        (3,),
-        "float32",
-        lambda keras, x: keras.layers.Softmax()(x, mask=keras.ops.cast(x, "bool")),
-        "2 inputs where one|argument 'mask'",
-    ),
     "other class": ((3,), "float32", lambda keras, x: keras.layers.RMSNormalization()(x), "'RMSNormalization', which sparsec"),
     "other operation": ((3,), "float32", lambda keras, x: keras.ops.cumsum(x), "operation 'Cumsum', which sparsec"),
 }

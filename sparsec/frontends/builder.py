@@ -35,6 +35,7 @@ class GraphBuilder:
         self.saved_by = saved_by
         self.read: dict[str, Variable] = {}
         self._variables = variables
+        self._owners = {path[:depth] for path in variables for depth in range(1, len(path) + 1)}
         self._asked: set[LayerPath] = set()
         self._types: dict[str, TensorType] = {}
         self._weights: dict[str, Array] = {}
@@ -47,6 +48,10 @@ class GraphBuilder:
         """The stored variables of the layer at ``path``."""
         self._asked.add(path)
         return self._variables.get(path, ())
+
+    def has_variables(self, path: LayerPath) -> bool:
+        """Whether variables of the layer at ``path``, or of parts of it, are stored as its own."""
+        return path in self._owners
 
     def input(self, name: str, type_: TensorType, narrow: bool) -> Value:
         """Add a graph input, its open sizes bound where a shape is given; ``narrow`` says that its integers were widened."""

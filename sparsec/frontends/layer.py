@@ -13,17 +13,17 @@ and returns the values of the layer's outputs::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from sparsec.frontends.options import Options
 from sparsec.frontends.policy import compute_dtype
-from sparsec.frontends.source import LayerEntry, LayerPath, SavedBy, Variable
+from sparsec.frontends.source import LayerEntry, LayerPath, SavedBy, Variable, layer_entry
 from sparsec.ir import ABSENT, Array, Shape, TensorType, format_shape
 
 if TYPE_CHECKING:
@@ -32,10 +32,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Value:
-    """A value of the graph under construction."""
+    """A value of the graph under construction.
+
+    Attributes:
+        name: its name in the graph.
+        type: its type.
+        mask: Keras' mask of it, a bool value of its leading axes that is false where it is to be skipped; ``None`` for none.
+    """
 
     name: str
     type: TensorType
+    mask: Value | None = field(default=None, compare=False)
 
     @property
     def shape(self) -> Shape:
@@ -63,11 +70,26 @@ OPERATIONS: dict[str, LayerFunction] = {}
 """The function of every operation on tensors that is not a layer: ``keras.ops`` nodes and TFOpLambda functions."""
 
 
-def reads(*class_names: str) -> Callable[[Function], Function]:
-    """Register the function that reads layers of these classes."""
+NEVER: frozenset[int] = frozenset()
+ALWAYS, SINCE_KERAS_3 = frozenset({2, 3}), frozenset({3})
+"""Generations of Keras in which a class passes the mask of its input on."""
+
+PASSES_MASK: dict[str, Container[int]] = {}
+"""For every layer class, the generations of Keras in which it does."""
+
+
+def reads(*class_names: str, passes_mask: Container[int] = NEVER) -> Callable[[Function], Function]:
+    """Register the function that reads layers of these classes.
+
+    Args:
+        class_names: the classes.
+        passes_mask: the generations of Keras in which their first output has the mask of their first input. Where the mask
+            of an output is another one, the function gives it: ``layer.masked(value, mask)``.
+    """
 
     def register(function: Function) -> Function:
         LAYERS.update(dict.fromkeys(class_names, function))
+        PASSES_MASK.update(dict.fromkeys(class_names, passes_mask))
         return function
 
     return register
@@ -101,6 +123,36 @@ def tensors(item: Any) -> Iterator[Value]:
             yield from tensors(inner)
 
 
+class StoredVariables:
+    """The stored variables of a layer, which is asked for them one after the other, in the order of ``layer.weights``."""
+
+    def __init__(self, variables: Sequence[Variable]) -> None:
+        self._variables = variables
+        self._used = 0
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    @property
+    def used(self) -> int:
+        """How many were asked for."""
+        return self._used
+
+    def take(self) -> Variable | None:
+        """The next one, ``None`` after the last."""
+        if self._used >= len(self._variables):
+            return None
+        self._used += 1
+        return self._variables[self._used - 1]
+
+
+class Walk(Protocol):
+    """What emits layers: the walk over a model."""
+
+    def emit(self, layer: Layer) -> tuple[Value, ...]:
+        """Emit one call of a layer, or of a nested model, and return its outputs."""
+
+
 class Layer(Options):
     """One call of one layer, or of one operation.
 
@@ -109,6 +161,9 @@ class Layer(Options):
         class_name: its class.
         saved_by: the version of Keras that wrote it.
         dtype: the dtype in which it computes; of an operation, the default one.
+        entry: what the configuration says of it.
+        path: the keys of the models around it, and its own.
+        stored: its variables.
     """
 
     def __init__(
@@ -119,16 +174,25 @@ class Layer(Options):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         calls: int,
+        walk: Walk,
+        whole: Layer | None = None,
     ) -> None:
-        self.name = "/".join((*path[:-1], entry.name))
+        self.name: str = "/".join((*path[:-1], entry.name)) if whole is None else f"{whole.name}/{entry.name}"
         super().__init__(entry.config, f"layer {self.name!r} ({entry.class_name})")
         self.class_name = entry.class_name
         self.saved_by: SavedBy = builder.saved_by
         self.dtype = compute_dtype(entry.config.get("dtype"), self.subject)
+        self.entry = entry
+        self.path = path
         self._builder = builder
+        self._walk = walk
+        self._calls = calls
         self._base = f"{self.name}:{calls}" if calls else self.name
-        self._variables = builder.variables_of(path)
-        self._used = 0
+        # Some sources list the variables of a layer and of its parts as one, in order; then the parts take them from there.
+        self._listed_by_whole = whole is not None and not builder.has_variables(path)
+        self.stored: StoredVariables = (
+            whole.stored if whole is not None and self._listed_by_whole else StoredVariables(builder.variables_of(path))
+        )
         self._args = args
         self._kwargs = {name: value for name, value in kwargs.items() if name != "name" and not _is_neutral(value)}
         self._unread = set(self._kwargs)
@@ -147,9 +211,10 @@ class Layer(Options):
     def inputs(self) -> list[Value]:
         """Every input tensor in order, structures flattened, floats in the dtype in which the layer computes."""
         given: Any = self._args
-        if not given and self._kwargs:
-            name, given = next(iter(self._kwargs.items()))
-            self._unread.discard(name)
+        first = next((name for name in self._kwargs if name != "mask"), None)
+        if not given and first is not None:
+            given = self._kwargs[first]
+            self._unread.discard(first)
         return [self._autocast(value) for value in tensors(given)]
 
     @property
@@ -170,7 +235,39 @@ class Layer(Options):
             return value
         if not self.dtype.startswith("float"):
             self.refuse(f"casts its floating-point input to {self.dtype}, which is not read")
-        return self.cast(value, self.dtype)
+        return replace(self.cast(value, self.dtype), mask=value.mask)
+
+    # --- masks ---
+
+    @cached_property
+    def mask(self) -> Value | None:
+        """The mask of the call: the one that it gives, else that of its first input."""
+        given = next(tensors(self.operand(len(self._args), "mask")), None)
+        if given is None:
+            return self.inputs[0].mask if self.inputs else None
+        return self.cast(given, "bool")
+
+    def masked_inputs(self, given: Any) -> Any:
+        """The inputs of a nested model with the masks that its call gives."""
+        masks = list(tensors(self.operand(len(self._args), "mask")))
+        values = list(tensors(given))
+        if not masks:
+            return given
+        if len(masks) != len(values) or isinstance(given, Mapping):
+            self.refuse("is called with other masks than one for each of its inputs, which sparsec does not read")
+        return [self.masked(value, self.cast(mask, "bool")) for value, mask in zip(values, masks, strict=True)]
+
+    def masked(self, value: Value, mask: Value | None) -> Value:
+        """``value`` with another mask, or without one."""
+        return replace(value, mask=mask)
+
+    def with_passed_masks(self, outputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        """The outputs as Keras masks them: a class passes the mask of its first input on, or has given masks, or drops them."""
+        if self.saved_by.generation in PASSES_MASK.get(self.class_name, NEVER):
+            first, *others = outputs
+            return (first if first.mask is not None else self.masked(first, self.mask), *others)
+        unchanged = {value.name for value in self.inputs}
+        return tuple(self.masked(value, None) if value.name in unchanged else value for value in outputs)
 
     # --- variables and constants ---
 
@@ -198,7 +295,7 @@ class Layer(Options):
 
     def skip_weight(self) -> None:
         """Pass over a variable that inference does not need, if the file holds it."""
-        self._used = min(self._used + 1, len(self._variables))
+        self.stored.take()
 
     def constant(self, variable: str, array: Array, dtype: str) -> Value:
         """A weight that no variable of the source stands behind: numbers in the configuration or the call, in ``dtype``."""
@@ -213,18 +310,42 @@ class Layer(Options):
         return self.constant(f"constant_{number!r}", np.asarray(number), value.type.dtype)
 
     def _next(self, variable: str, shape: Shape) -> Variable:
-        if not self._variables:
+        if not self.stored:
             self.refuse(
                 f"no variables of it are stored, {variable!r} is missing; if two models share the layer, Keras stores it with "
                 "one of them only: pass the model itself instead of the file"
             )
-        if self._used >= len(self._variables):
-            self.refuse(f"{len(self._variables)} variables of it are stored, {variable!r} is missing")
-        stored = self._variables[self._used]
-        self._used += 1
+        stored = self.stored.take()
+        if stored is None:
+            self.refuse(f"{len(self.stored)} variables of it are stored, {variable!r} is missing")
         if stored.shape != shape:
             self.refuse(f"{variable!r} is stored with shape {stored.shape}, its configuration asks for {format_shape(shape)}")
         return stored
+
+    # --- parts ---
+
+    def part(self, *names: str, serialized: Any = None, args: Sequence[Any] = (), **kwargs: Any) -> Layer:
+        """A part of a composite layer, which has variables of its own: a cell, an inner layer, a projection.
+
+        Its weights are called ``<layer>/<part>/<variable>``. Where the source lists the variables of the whole layer as one,
+        parts are to be asked for theirs in the order of ``layer.weights``.
+
+        Args:
+            names: what the part is called as an attribute of the layer; the first name counts, others are what it was called
+                in other versions. A part in a list has the list's name before its own, ``cells/lstm_cell_1``.
+            serialized: the class and configuration of the part; without it, the part has the layer's.
+            args: what it is called with, where it is a layer that is called: ``layer.part(...).outputs()``.
+            kwargs: what it is called with by name.
+        """
+        paths = [(*self.path, *name.split("/")) for name in names]
+        path = next((path for path in paths if self._builder.has_variables(path)), paths[0])
+        entry = self.entry if serialized is None else layer_entry(serialized, self.subject)
+        entry = replace(entry, key=path[-1], name=names[0])
+        return Layer(self._builder, entry, path, args, kwargs, self._calls, self._walk, self)
+
+    def outputs(self) -> tuple[Value, ...]:
+        """Emit a part that is a layer of any class that is read, or a model, and return its outputs."""
+        return self._walk.emit(self)
 
     # --- emission ---
 
@@ -255,15 +376,20 @@ class Layer(Options):
         # In Keras 3 the model's own call decides, whatever the layer's call says; in Keras 2 the layer's call does.
         if training and self.saved_by.generation == 2:
             self.refuse("is called with training=True, so it behaves at inference as in training; build the model without that")
-        if any(not _is_neutral(item) and not isinstance(item, Value) for item in self._args[1:]):
+        if not all(_is_neutral(item) or _holds_tensors(item) for item in self._args[1:]):
             self.refuse("is called with more arguments than its input, which sparsec does not read")
 
     def finish(self) -> None:
         """Check that the layer's function has asked for everything that the source states about this call."""
         if self._unread:
             self.refuse(f"its call gives the argument {min(self._unread)!r}, which sparsec does not read")
-        if self._used < len(self._variables):
-            self.refuse(f"{len(self._variables)} variables of it are stored, its configuration asks for {self._used} only")
+        if not self._listed_by_whole and self.stored.used < len(self.stored):
+            self.refuse(f"{len(self.stored)} variables of it are stored, its configuration asks for {self.stored.used} only")
+
+
+def _holds_tensors(argument: Any) -> bool:
+    """Whether an argument of a call is a tensor of the model, or a list of nothing else."""
+    return all(isinstance(item, Value) for item in (argument if isinstance(argument, list | tuple) else [argument]))
 
 
 def _is_neutral(argument: Any) -> bool:

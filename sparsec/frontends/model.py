@@ -103,11 +103,10 @@ class ModelWalk:
                 values = self._call(entry, Call([values[0] if len(values) == 1 else list(values)], {}), prefix)
         return values
 
-    def _nested(self, entry: LayerEntry, call: Call, prefix: LayerPath) -> tuple[Value, ...]:
-        path = (*prefix, entry.key)
-        layer = Layer(self._builder, entry, path, call.args, call.kwargs, 0)
+    def _nested(self, layer: Layer) -> tuple[Value, ...]:
+        entry, path = layer.entry, layer.path
         layer.begin()
-        given = layer.operand(0, "inputs")
+        given = layer.masked_inputs(layer.operand(0, "inputs"))
         layer.finish()
         entries = layer_entries(entry.config, self._where)
         if "output_layers" not in entry.config:
@@ -131,7 +130,7 @@ class ModelWalk:
                 shape = _batch_shape(entry.config)
                 if isinstance(shape, list | tuple) and len(shape) != value.rank:
                     layer.refuse(f"its input {name!r} takes {len(shape)} axes and is given {value.type}; reshape it outside")
-                value = layer.cast(value, input_dtype(entry.config.get("dtype"), name))
+                value = layer.masked(layer.cast(value, input_dtype(entry.config.get("dtype"), name)), value.mask)
             bound.append(value)
         return bound
 
@@ -197,28 +196,36 @@ class ModelWalk:
             )
 
     def _call(self, entry: LayerEntry, call: Call, prefix: LayerPath) -> tuple[Value, ...]:
-        if entry.is_model:
-            return self._nested(entry, call, prefix)
         path = (*prefix, entry.key)
-        operation = self._is_operation(entry, call)
-        function = _operation(entry) if operation else _layer_function(entry)
         count = self._calls.get(path, 0)
         self._calls[path] = count + 1
-        layer = Layer(self._builder, entry, path, call.args, call.kwargs, count)
-        if not operation:
-            layer.begin()
-        result = function(layer)
-        layer.finish()
-        return result if isinstance(result, tuple) else (result,)
+        layer = Layer(self._builder, entry, path, call.args, call.kwargs, count, self)
+        return self._emit_operation(layer) if self._is_operation(entry) else self.emit(layer)
 
-    def _is_operation(self, entry: LayerEntry, call: Call) -> bool:
+    def _emit_operation(self, layer: Layer) -> tuple[Value, ...]:
+        result = _operation(layer.entry)(layer)
+        layer.finish()
+        outputs = result if isinstance(result, tuple) else (result,)
+        return tuple(layer.masked(output, None) for output in outputs)
+
+    def emit(self, layer: Layer) -> tuple[Value, ...]:
+        """Emit one call of a layer, or of a nested model, and return its outputs."""
+        if layer.entry.is_model:
+            return self._nested(layer)
+        function = _layer_function(layer.entry)
+        layer.begin()
+        result = function(layer)
+        outputs = layer.with_passed_masks(result if isinstance(result, tuple) else (result,))
+        layer.finish()
+        return outputs
+
+    def _is_operation(self, entry: LayerEntry) -> bool:
         if entry.class_name in KERAS2_OPERATIONS:
             return True
         if entry.module:
             return ".ops." in entry.module or ".activations." in entry.module
-        # A legacy file of Keras 3 does not say: layers that merge take one list, operations take their operands.
-        ambiguous = self._builder.saved_by.generation == 3 and entry.class_name in OPERATIONS
-        return ambiguous and not (entry.class_name in LAYERS and call.args and isinstance(call.args[0], list))
+        # A legacy file of Keras 3 does not say, but only layers can be trained.
+        return self._builder.saved_by.generation == 3 and entry.class_name in OPERATIONS and "trainable" not in entry.config
 
 
 def _batch_shape(config: Config) -> Any:

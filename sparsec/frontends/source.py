@@ -50,6 +50,12 @@ class SavedBy:
         """From the version that a file or a module states."""
         return cls(3 if re.match(r"3\.", version) else 2, version)
 
+    @property
+    def release(self) -> tuple[int, int]:
+        """Major and minor number, to compare with; 0 where the version states none."""
+        numbers = [int(number) for number in re.findall(r"\d+", self.version)[:2]]
+        return (*numbers, 0, 0)[0], (*numbers, 0, 0)[1]
+
 
 MODEL_CLASSES = frozenset({"Functional", "Model", "Sequential"})
 """Class names of models that hold layers; ``Model`` is what Keras before 2.4 called a functional model."""
@@ -155,7 +161,7 @@ def layer_entries(config: Config, where: str) -> list[LayerEntry]:
     layers = config.get("layers")
     if not isinstance(layers, list):
         raise FormatError(f"{where}: the configuration lists no layers; is it a Sequential or Functional model?")
-    entries = [_entry(item, where) for item in layers]
+    entries = [layer_entry(item, where) for item in layers]
     keys = Counter(entry.key for entry in entries)
     twice = next((key for key, count in keys.items() if count > 1), None)
     if twice is not None:
@@ -163,7 +169,12 @@ def layer_entries(config: Config, where: str) -> list[LayerEntry]:
     return entries
 
 
-def _entry(item: Any, where: str) -> LayerEntry:
+def layer_entry(item: Any, where: str) -> LayerEntry:
+    """A layer as it is serialised, with a pruning wrapper taken off.
+
+    Raises:
+        FormatError: it is not a serialised layer.
+    """
     try:
         class_name, config = str(item["class_name"]), item["config"]
         key = name = str(item.get("name") or config["name"])

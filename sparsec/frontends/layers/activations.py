@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from sparsec.frontends.layer import Layer, Value, alike, reads, reads_operation
+from sparsec.frontends.layer import ALWAYS, Layer, Value, alike, reads, reads_operation
 from sparsec.frontends.options import Options
 from sparsec.ops import TO_THE_END
 
@@ -23,6 +23,9 @@ LEAKY_SLOPE = 0.2
 """The slope of the *function* ``leaky_relu``; the layer LeakyReLU has another default."""
 
 LEAKY_LAYER_SLOPE = 0.3
+
+REPLACES_MASKED, ZEROES_MASKED = (3, 13), (3, 10)
+"""The versions since which Softmax replaces masked elements instead of adding to them, and makes them 0 afterwards."""
 
 
 def _plain(op: str) -> Activation:
@@ -95,6 +98,24 @@ def _softmax(layer: Layer, x: Value, parameters: Options) -> Value:
     y = layer.emit("softmax", layer.emit("reshape", moved, shape=(0, *kept, prod(merged))), axis=-1)
     y = layer.emit("reshape", y, shape=(0, *kept, *merged))
     return layer.emit("transpose", y, permutation=tuple(permutation.index(axis) for axis in range(x.rank)))
+
+
+MASKED_OUT = -1e9
+"""What takes the place of masked elements before softmax, or is added to them."""
+
+
+def _masked_softmax(layer: Layer, x: Value, parameters: Options) -> Value:
+    """The layer Softmax: masked elements take no part, and become 0 where Keras makes sure that they do."""
+    mask = None if parameters is not layer else layer.mask
+    if mask is None:
+        return _softmax(layer, x, parameters)
+    release = layer.saved_by.release
+    if release >= REPLACES_MASKED:
+        y = _softmax(layer, layer.emit("where", mask, x, layer.like(x, MASKED_OUT)), parameters)
+    else:
+        added = layer.emit("where", mask, layer.like(x, 0.0), layer.like(x, MASKED_OUT))
+        y = _softmax(layer, layer.emit("add", x, added), parameters)
+    return layer.emit("where", mask, y, layer.like(y, 0.0)) if release >= ZEROES_MASKED else y
 
 
 def _hard_sigmoid(layer: Layer, x: Value, parameters: Options) -> Value:
@@ -214,7 +235,7 @@ ACTIVATION_LAYERS: dict[str, Activation] = {
     "ELU": _elu,
     "LeakyReLU": _leaky(LEAKY_LAYER_SLOPE),
     "ReLU": _relu,
-    "Softmax": _softmax,
+    "Softmax": _masked_softmax,
 }
 """Layers that are activations without weights, and that may stand where a configuration expects the name of a function."""
 
@@ -273,7 +294,7 @@ def apply_activation(layer: Layer, x: Value, spec: Any) -> Value:
 
 
 def _register_layer(class_name: str, function: Activation) -> None:
-    @reads(class_name)
+    @reads(class_name, passes_mask=ALWAYS)
     def read(layer: Layer) -> Value:
         return function(layer, layer.input, layer)
 
@@ -296,20 +317,20 @@ for _name, _names in _OPERATION_NAMES.items():
     _register_operations(_names, ACTIVATIONS[_name])
 
 
-@reads("Activation")
+@reads("Activation", passes_mask=ALWAYS)
 def activation(layer: Layer) -> Value:
     """Activation: the function that the configuration names."""
     return apply_activation(layer, layer.input, layer.option("activation"))
 
 
-@reads("ThresholdedReLU")
+@reads("ThresholdedReLU", passes_mask=ALWAYS)
 def thresholded_relu(layer: Layer) -> Value:
     """ThresholdedReLU of Keras 2: x above ``theta``, else 0."""
     x = layer.input
     return _above(layer, x, layer.number("theta", 1.0), layer.like(x, 0.0))
 
 
-@reads("PReLU")
+@reads("PReLU", passes_mask=ALWAYS)
 def prelu(layer: Layer) -> Value:
     """PReLU: one learnt slope for each position, those on shared axes excepted."""
     x = layer.input

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from sparsec.frontends.layer import Layer, Value, reads
+from sparsec.frontends.layer import ALWAYS, SINCE_KERAS_3, Layer, Value, reads
 
-IDENTITIES = (
+REGULARISATION = (
     "ActivityRegularization",
     "AlphaDropout",
     "Dropout",
     "GaussianDropout",
     "GaussianNoise",
-    "Identity",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
     "StochasticDepth",
 )
-"""Layers that return their input at inference; StochasticDepth is the one of keras.applications' ConvNeXt."""
+"""Layers that do something in training only; StochasticDepth is the one of keras.applications' ConvNeXt."""
+
+IDENTITIES = (*REGULARISATION, "Identity")
+"""Layers that return their input at inference."""
 
 AUGMENTATIONS = (
     "RandomBrightness",
@@ -44,7 +46,8 @@ AUGMENTATIONS = (
 """Layers that change images in training only. RandomCrop is none of them: at inference it crops and resizes."""
 
 
-@reads(*IDENTITIES)
+@reads(*REGULARISATION, passes_mask=ALWAYS)
+@reads("Identity", passes_mask=SINCE_KERAS_3)
 def identity(layer: Layer) -> Value | tuple[Value, ...]:
     """The input, or every one of several, unchanged."""
     return tuple(layer.inputs) if len(layer.inputs) > 1 else layer.input
@@ -56,7 +59,7 @@ def augmentation(layer: Layer) -> Value:
     return layer.input if layer.saved_by.generation == 3 else layer.float_input
 
 
-@reads("Dense")
+@reads("Dense", passes_mask=ALWAYS)
 def dense(layer: Layer) -> Value:
     """Dense: a matrix product over the last axis."""
     x, units = layer.float_input, layer.integer("units", least=1)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparsec.frontends.layer import Layer, Value, reads
+from sparsec.frontends.layer import ALWAYS, SINCE_KERAS_3, Layer, Value, reads
 from sparsec.frontends.options import array_value
 from sparsec.ir import Array
 
@@ -17,7 +17,7 @@ MAX_SHIFT = 256.0
 """Where a mean is more deviations than this from zero, ``x * scale + shift`` would cancel digits that ``x - mean`` keeps."""
 
 
-@reads("BatchNormalization", "SyncBatchNormalization")
+@reads("BatchNormalization", "SyncBatchNormalization", passes_mask=ALWAYS)
 def batch_normalization(layer: Layer) -> Value:
     """BatchNormalization with its moving statistics; Keras 2 states the axis as a list."""
     x = layer.float_input
@@ -34,7 +34,7 @@ def batch_normalization(layer: Layer) -> Value:
     return layer.emit("batch_norm", x, gamma, beta, mean, variance, axis=axis, epsilon=layer.number("epsilon", 1e-3))
 
 
-@reads("LayerNormalization")
+@reads("LayerNormalization", passes_mask=ALWAYS)
 def layer_normalization(layer: Layer) -> Value:
     """LayerNormalization over one or several axes."""
     x = layer.float_input
@@ -56,7 +56,7 @@ def layer_scale(layer: Layer) -> Value:
     return layer.emit("affine", x, layer.weight("gamma", (layer.channels(x),)))
 
 
-@reads("Rescaling")
+@reads("Rescaling", passes_mask=SINCE_KERAS_3)
 def rescaling(layer: Layer) -> Value:
     """Rescaling: ``x * scale + offset``, numbers or one of each for every channel."""
     x = layer.float_input
@@ -64,7 +64,7 @@ def rescaling(layer: Layer) -> Value:
     return _affine(layer, x, scale, offset)
 
 
-@reads("Normalization")
+@reads("Normalization", passes_mask=SINCE_KERAS_3)
 def normalization(layer: Layer) -> Value:
     """Normalization with adapted or given statistics: ``(x - mean) / max(sqrt(variance), 1e-7)``, or its inverse."""
     x = layer.float_input

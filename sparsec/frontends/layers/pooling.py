@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparsec.frontends.layer import Layer, Value, reads
 from sparsec.frontends.layers.convolutional import Window, read_padding, spatial_rank
 from sparsec.frontends.layers.formats import in_channels_last, is_channels_first
+from sparsec.frontends.layers.masks import over_channels
 
 
 def _pool(layer: Layer, op: str) -> Value:
@@ -36,10 +37,22 @@ def _global(layer: Layer, op: str) -> Value:
     return layer.emit(op, x, axes=axes, keepdims=layer.flag("keepdims", False))
 
 
-@reads(*(f"Global{name}{rank}D" for name in ("AveragePooling", "AvgPool") for rank in (1, 2, 3)))
+@reads(*(f"Global{name}{rank}D" for name in ("AveragePooling", "AvgPool") for rank in (2, 3)))
 def global_average_pooling(layer: Layer) -> Value:
-    """GlobalAveragePooling1D, 2D and 3D."""
+    """GlobalAveragePooling2D and 3D."""
     return _global(layer, "reduce_mean")
+
+
+@reads("GlobalAveragePooling1D", "GlobalAvgPool1D")
+def global_average_pooling1d(layer: Layer) -> Value:
+    """GlobalAveragePooling1D, over the steps that a mask leaves."""
+    x, mask = layer.input, layer.mask
+    if mask is None:
+        return _global(layer, "reduce_mean")
+    axes, keepdims = (2,) if is_channels_first(layer) else (1,), layer.flag("keepdims", False)
+    counts = layer.emit("reshape", mask, shape=(0, 1, -1)) if is_channels_first(layer) else over_channels(layer, mask)
+    total = layer.emit("reduce_mean", layer.emit("where", counts, x, layer.like(x, 0.0)), axes=axes, keepdims=keepdims)
+    return layer.emit("div", total, layer.emit("reduce_mean", layer.cast(counts, x.type.dtype), axes=axes, keepdims=keepdims))
 
 
 @reads(*(f"Global{name}{rank}D" for name in ("MaxPooling", "MaxPool") for rank in (1, 2, 3)))
