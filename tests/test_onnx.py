@@ -30,7 +30,7 @@ from sparsec.backends.onnx.registry import EXPORTERS
 from sparsec.backends.onnx.view import NodeFacts
 from sparsec.errors import GraphError, InputError, MissingExtraError, UnsupportedOperatorError
 from sparsec.ir import BATCH, Array, Dim, Graph, Input, Node, Port, TensorType, evaluate, symbol, symbols
-from sparsec.ops import OPS, TO_THE_END, check, evaluate_graph, make_node
+from sparsec.ops import OPS, TO_THE_END, TO_THE_START, check, evaluate_graph, make_node
 
 BATCH_SIZE = 2
 OPEN_SIZE = 7
@@ -165,7 +165,22 @@ def unary(op: str, label: str = "", **attrs: object) -> None:
     case(op, label or "default", lambda net: net.op(op, net.input(5, 6, 3), **attrs))
 
 
-for name in ("sigmoid", "silu", "tanh", "softplus", "softsign", "exp", "abs", "selu", "elu"):
+for name in (
+    "sigmoid",
+    "silu",
+    "tanh",
+    "softplus",
+    "softsign",
+    "exp",
+    "abs",
+    "selu",
+    "elu",
+    "erf",
+    "sin",
+    "cos",
+    "sign",
+    "floor",
+):
     unary(name)
 unary("elu", "alpha", alpha=0.3)
 unary("gelu", "exact")
@@ -173,22 +188,29 @@ unary("gelu", "tanh", approximate=True)
 unary("hard_sigmoid", "keras 2", alpha=0.2, beta=0.5)
 unary("hard_sigmoid", "keras 3", alpha=1 / 6, beta=0.5)
 unary("clip", "", minimum=-0.5, maximum=1.25)
-case("sqrt", "default", lambda net: net.op("sqrt", net.op("abs", net.input(4, 3))))
+for op in ("sqrt", "log"):
+    case(op, "default", lambda net, op=op: net.op(op, net.op("abs", net.input(4, 3))))
+case("round", "halves", lambda net: net.op("round", net.op("mul", net.op("round", net.input(4, 3)), net.constant(0.5))))
+case("pow", "values", lambda net: net.op("pow", net.op("abs", net.input(4, 5, 3)), net.input(4, 5, 3, name="b")))
+case("pow", "row", lambda net: net.op("pow", net.input(4, 5, 3), net.constant([2, 3, -1])))
+case("mod", "values", lambda net: net.op("mod", net.input(4, 5, 3), net.input(4, 5, 3, name="b")))
+case("mod", "multiples", lambda net: net.op("mod", net.op("round", net.input(4, 5, 3)), net.constant([0.5, -1, 2])))
+case("mod", "int64", lambda net: net.op("mod", net.input(4, dtype="int64"), net.constant([3, -2, 5, -7], dtype="int64")))
 for slope, threshold, maximum in itertools.product((0.0, 0.2), (0.0, 0.7, -0.4), (None, 1.5, -0.25)):
     unary("relu", f"{slope}-{threshold}-{maximum}", negative_slope=slope, threshold=threshold, max_value=maximum)
 for op, axis in itertools.product(("softmax", "log_softmax", "sparsemax"), (-1, 1, 2)):
     unary(op, f"axis {axis}", axis=axis)
 for source, target in itertools.product(("float32", "int64", "bool", "int32"), ("float32", "bool", "int32", "float64")):
     case("cast", f"{source}-{target}", lambda net, a=source, b=target: net.op("cast", net.input(4, 3, dtype=a), dtype=b))
-for op in ("add", "sub", "mul", "div", "maximum", "minimum", "greater"):
+for op in ("add", "sub", "mul", "div", "maximum", "minimum", "greater", "equal"):
     case(op, "values", lambda net, op=op: net.op(op, net.input(4, 5, 3), net.input(4, 5, 3, name="b")))
     case(op, "row", lambda net, op=op: net.op(op, net.input(4, 5, 3), net.weight(3)))
     case(op, "left scalar", lambda net, op=op: net.op(op, net.weight(), net.input(4, 5, 3)))
     case(op, "lower rank", lambda net, op=op: net.op(op, net.input(4, 5, 3), net.weight(5, 3)))
     case(op, "ones", lambda net, op=op: net.op(op, net.input(1, 5, 3), net.input(4, 1, 3, name="b")))
-for op in ("add", "mul", "maximum", "minimum", "greater"):
+for op in ("add", "mul", "maximum", "minimum", "greater", "equal"):
     case(op, "bool", lambda net, op=op: net.op(op, net.input(4, dtype="bool"), net.input(4, dtype="bool", name="b")))
-for op in ("add", "sub", "mul", "maximum", "minimum", "greater"):
+for op in ("add", "sub", "mul", "maximum", "minimum", "greater", "equal"):
     case(op, "int64", lambda net, op=op: net.op(op, net.input(4, dtype="int64"), net.constant([1, -2, 0, 3], dtype="int64")))
 case(
     "where",
@@ -317,7 +339,9 @@ case(
 )
 
 for op, axes, keepdims in itertools.product(
-    ("reduce_mean", "reduce_max"), ((1, 2), (-1,), (1,), (2,), (1, 2, 3), (0, 1), ()), (True, False)
+    ("reduce_mean", "reduce_max", "reduce_sum", "reduce_prod"),
+    ((1, 2), (-1,), (1,), (2,), (1, 2, 3), (0, 1), ()),
+    (True, False),
 ):
     label = f"{axes}-{keepdims}"
     case(op, label, lambda net, op=op, a=axes, k=keepdims: net.op(op, net.input(4, 5, 3), axes=a, keepdims=k))
@@ -326,6 +350,19 @@ for op, axes, keepdims in itertools.product(
         f"after conv {label}",
         lambda net, op=op, a=axes, k=keepdims: net.op(op, net.conv(net.input(4, 5, 2), 2, 3), axes=a, keepdims=k),
     )
+
+for op, dtype in (("reduce_max", "bool"), ("reduce_max", "int64"), ("reduce_sum", "int32"), ("reduce_prod", "int64")):
+    case(op, dtype, lambda net, op=op, d=dtype: net.op(op, net.input(4, 5, dtype=d), axes=(1,)))
+for axis, keepdims in itertools.product((1, 2, -1), (True, False)):
+    case(
+        "argmax", f"{axis}-{keepdims}", lambda net, a=axis, k=keepdims: net.op("argmax", net.input(4, 5, 3), axis=a, keepdims=k)
+    )
+case("argmax", "after conv", lambda net: net.op("argmax", net.conv(net.input(4, 5, 2), 2, 3), axis=-1))
+case("argmax", "the first of several", lambda net: net.op("argmax", net.op("round", net.input(4, 5, 3)), axis=-1))
+for axis in (1, -1):
+    case("cumsum", f"axis {axis}", lambda net, a=axis: net.op("cumsum", net.input(4, 5, 3), axis=a))
+case("cumsum", "after conv", lambda net: net.op("cumsum", net.conv(net.input(4, 5, 2), 2, 3), axis=1))
+case("cumsum", "int32", lambda net: net.op("cumsum", net.input(4, 5, dtype="int32"), axis=1))
 
 for shape in ((0, -1), (0, 20, 3), (0, 4, -1), (0, 4, 5, 1, 3), (-1, 3), (0, 2, 2, 5, 3), (0, 5, 4, 3), (0, 4, 15)):
     case("reshape", str(shape), lambda net, s=shape: net.op("reshape", net.input(4, 5, 3), shape=s))
@@ -354,7 +391,17 @@ for rank in (1, 2, 3):
 case("pad", "before conv", lambda net: net.conv(net.op("pad", net.input(4, 5, 2), pads=(1, 2, 3, 0)), 2, 3))
 case("pad", "bool", lambda net: net.op("pad", net.input(4, 3, dtype="bool"), pads=(1, 2)))
 for axis, (start, stop, step) in itertools.product(
-    (1, -1), ((0, TO_THE_END, 1), (1, -1, 1), (-2, TO_THE_END, 1), (0, 3, 2), (1, 100, 3), (-100, 2, 1))
+    (1, -1),
+    (
+        (0, TO_THE_END, 1),
+        (1, -1, 1),
+        (-2, TO_THE_END, 1),
+        (0, 3, 2),
+        (1, 100, 3),
+        (-100, 2, 1),
+        (-1, TO_THE_START, -1),
+        (-2, 0, -2),
+    ),
 ):
     case(
         "slice",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sparsec.errors import GraphError
 from sparsec.ir import Array, Dim, TensorType, evaluate, substitute, symbol
-from sparsec.ops import OPS, TO_THE_END, get_op
+from sparsec.ops import OPS, TO_THE_END, TO_THE_START, get_op
 from sparsec.ops.base import broadcast_shapes
 from sparsec.ops.elementwise import erf, sigmoid, softplus
 from sparsec.ops.windows import same_pads
@@ -58,19 +58,25 @@ ACTIVATIONS: dict[str, list[dict[str, Any]]] = {
     "gelu": [{}, {"approximate": True}],
     "hard_sigmoid": [{"alpha": 0.2, "beta": 0.5}],
     "clip": [{"minimum": -1.0, "maximum": 0.5}],
-    **{name: [{}] for name in ("selu", "sigmoid", "silu", "tanh", "softplus", "softsign", "exp", "abs")},
+    **{
+        name: [{}]
+        for name in ("selu", "sigmoid", "silu", "tanh", "softplus", "softsign", "exp", "abs", "erf", "sin", "cos", "sign")
+    },
+    **{name: [{}] for name in ("floor", "round")},
 }
 CASES: list[Case] = [
     *(Case(op, [(N, H, 4)], attrs) for op, options in ACTIVATIONS.items() for attrs in options),
-    Case("sqrt", [(N, H, 4)], {}, ("positive",)),
+    *(Case(op, [(N, H, 4)], {}, ("positive",)) for op in ("sqrt", "log")),
     *(Case(op, [(N, H, 4)], {"axis": axis}) for op in ("softmax", "log_softmax", "sparsemax") for axis in (-1, 1)),
     *(Case("cast", [(N, H)], {"dtype": dtype}) for dtype in ("bool", "int32", "int64", "float16", "float32", "float64")),
     *(
         Case(op, [(N, H, 4), shape])
-        for op in ("add", "sub", "mul", "maximum", "minimum", "greater")
+        for op in ("add", "sub", "mul", "maximum", "minimum", "greater", "equal")
         for shape in ((N, H, 4), (4,), (N, 1, 4), ())
     ),
     Case("div", [(N, H, 4), (4,)], {}, ("", "positive")),
+    Case("pow", [(N, H, 4), (4,)], {}, ("positive", "")),
+    Case("mod", [(N, H, 4), (4,)], {}, ("", "positive")),
     Case("where", [(N, H, 4), (N, H, 4), ()], {}, ("bool",)),
     Case("prelu", [(N, H, 4), (4,)]),
     Case("affine", [(N, H, 4), (4,)]),
@@ -105,10 +111,12 @@ CASES: list[Case] = [
     ),
     *(
         Case(op, [(N, H, W, 4)], {"axes": axes, "keepdims": keep})
-        for op in ("reduce_mean", "reduce_max")
+        for op in ("reduce_mean", "reduce_max", "reduce_sum", "reduce_prod")
         for axes in ((1, 2), (-1,))
         for keep in (False, True)
     ),
+    *(Case("argmax", [(N, H, W, 4)], {"axis": axis, "keepdims": keep}) for axis in (1, -1) for keep in (False, True)),
+    *(Case("cumsum", [(N, H, 4)], {"axis": axis}) for axis in (1, -1)),
     Case("batch_norm", [(N, H, 4), (4,), (4,), (4,), (4,)], {"epsilon": 1e-3}, ("", "", "", "", "positive")),
     Case("batch_norm", [(N, 5, 4), None, None, (5,), (5,)], {"epsilon": 1e-3, "axis": 1}, ("", "", "", "", "positive")),
     Case("layer_norm", [(N, H, 4), (4,), (4,)], {"axes": (-1,), "epsilon": 1e-3}),
@@ -126,6 +134,11 @@ CASES: list[Case] = [
             (1, 1, -2, 1),
             (1, -3, TO_THE_END, 2),
             (1, 1, TO_THE_END, 3),
+            (1, -5, -2, 2),
+            (1, -1, TO_THE_START, -1),
+            (1, -2, 1, -2),
+            (1, -2, -4, -1),
+            (-1, 6, 1, -2),
         )
     ),
     Case("concat", [(N, H, 4)], {"axis": -1}),
@@ -436,7 +449,7 @@ REFUSALS: list[tuple[Case, str]] = [
     (Case("reshape", [(N, 4)], {"shape": (0, 4, 0)}), "copies axis 2"),
     (Case("transpose", [(N, 4)], {"permutation": (0, 0)}), "does not permute"),
     (Case("pad", [(N, 5, 4)], {"pads": (1, -1)}), "'pads'"),
-    (Case("slice", [(N, 5)], {"axis": 1, "start": 0, "stop": 5, "step": 0}), "is not positive"),
+    (Case("slice", [(N, 5)], {"axis": 1, "start": 0, "stop": 5, "step": 0}), "step 0"),
     (Case("slice", [(N, H)], {"axis": 1, "start": 0, "stop": 5}), "not known before the model runs"),
     (Case("concat", [(N, 4), (N, 4, 2)], {"axis": -1}), "differ outside axis"),
     (Case("concat", [(N, H, 4), (N, W, 4)], {"axis": -1}), "--input-shape"),

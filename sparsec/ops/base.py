@@ -224,6 +224,16 @@ def expect_float(type_: TensorType, label: str) -> None:
         raise GraphError(f"input {label!r} has dtype {type_.dtype}, a float was expected")
 
 
+def expect_number(type_: TensorType, label: str) -> None:
+    """Require integers or floating-point numbers.
+
+    Raises:
+        GraphError: the dtype is bool.
+    """
+    if type_.dtype == "bool":
+        raise GraphError(f"input {label!r} has dtype bool, numbers were expected")
+
+
 def expect_dtype(type_: TensorType | None, dtype: str, label: str) -> None:
     """Require one dtype of an input, where it is given.
 

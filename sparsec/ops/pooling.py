@@ -1,26 +1,28 @@
-"""Pooling over windows and reductions over whole axes."""
+"""Pooling over windows, reductions over whole axes, and sums along one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import ClassVar
 
 import numpy as np
 
-from sparsec.ir import Array, Attrs, Dim, TensorType
+from sparsec.ir import Array, Attrs, Shape, TensorType
 from sparsec.ops.base import (
     Attribute,
     Kind,
     Op,
     expect_float,
+    expect_number,
     given,
+    integer,
     ints,
     normal_axis,
     register,
     required,
 )
-from sparsec.ops.channels import AlongSpace, Positional
+from sparsec.ops.channels import AlongSpace, Constants, NodeView, Positional
 from sparsec.ops.windows import (
     WINDOW_ATTRIBUTES,
     axis_pads,
@@ -87,21 +89,26 @@ class AvgPool(_Pool):
         return given(total)
 
 
+class SumsAlongSpace(AlongSpace):
+    """Sums over positions: only the constant 0 stays what it is, however many there are."""
+
+    def constants(self, view: NodeView, facts: Mapping[str, Constants]) -> Constants:
+        result = super().constants(view, facts)
+        return Constants.of(result.known & (result.values == 0), result.values)
+
+
 class _Reduce(Op):
     inputs = ("x",)
     attributes: ClassVar = {"axes": Attribute(Kind.INTS), "keepdims": Attribute(Kind.BOOL, False)}
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x = required(inputs, 0, "x")
-        expect_float(x, "x")
-        axes = {normal_axis(axis, x.rank) for axis in ints(attrs, "axes")}
-        kept: list[Dim] = []
-        for axis, dim in enumerate(x.shape):
-            if axis not in axes:
-                kept.append(dim)
-            elif attrs["keepdims"]:
-                kept.append(1)
-        return (TensorType(x.dtype, tuple(kept)),)
+        self.expect(x)
+        return (TensorType(x.dtype, _left(x, ints(attrs, "axes"), attrs["keepdims"] is True)),)
+
+    def expect(self, x: TensorType) -> None:
+        """Check the dtype of the input."""
+        expect_number(x, "x")
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         return (self.reduce(given(inputs[0]), ints(attrs, "axes"), attrs["keepdims"] is True),)
@@ -111,6 +118,13 @@ class _Reduce(Op):
         raise NotImplementedError
 
 
+def _left(x: TensorType, axes: Sequence[int], keepdims: bool) -> Shape:
+    """The shape of ``x`` once ``axes`` are reduced."""
+    reduced = {normal_axis(axis, x.rank) for axis in axes}
+    sizes = [(1 if axis in reduced else size) for axis, size in enumerate(x.shape) if keepdims or axis not in reduced]
+    return tuple(sizes)
+
+
 @register
 class ReduceMean(_Reduce):
     """The mean over whole axes."""
@@ -118,16 +132,81 @@ class ReduceMean(_Reduce):
     name = "reduce_mean"
     channels: ClassVar = AlongSpace("axes", selects=False)
 
+    def expect(self, x: TensorType) -> None:
+        expect_float(x, "x")
+
     def reduce(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
         return np.asarray(x.mean(axis=axes, keepdims=keepdims))
 
 
 @register
 class ReduceMax(_Reduce):
-    """The maximum over whole axes."""
+    """The maximum over whole axes; of bool values, whether any holds."""
 
     name = "reduce_max"
     channels: ClassVar = AlongSpace("axes", orders=True)
 
+    def expect(self, x: TensorType) -> None:
+        """Any dtype has an order."""
+
     def reduce(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
         return np.asarray(x.max(axis=axes, keepdims=keepdims))
+
+
+@register
+class ReduceSum(_Reduce):
+    """The sum over whole axes."""
+
+    name = "reduce_sum"
+    channels: ClassVar = SumsAlongSpace("axes")
+
+    def reduce(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+        return np.asarray(x.sum(axis=axes, keepdims=keepdims, dtype=x.dtype))
+
+
+@register
+class ReduceProd(_Reduce):
+    """The product over whole axes."""
+
+    name = "reduce_prod"
+
+    def reduce(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+        return np.asarray(x.prod(axis=axes, keepdims=keepdims, dtype=x.dtype))
+
+
+@register
+class Argmax(Op):
+    """Where along an axis the maximum stands, the first of several."""
+
+    name = "argmax"
+    inputs = ("x",)
+    attributes: ClassVar = {"axis": Attribute(Kind.INT), "keepdims": Attribute(Kind.BOOL, False)}
+
+    def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
+        x = required(inputs, 0, "x")
+        expect_number(x, "x")
+        return (TensorType("int64", _left(x, [integer(attrs, "axis")], attrs["keepdims"] is True)),)
+
+    def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+        found = given(inputs[0]).argmax(axis=integer(attrs, "axis"), keepdims=attrs["keepdims"] is True)
+        return (np.asarray(found, np.int64),)
+
+
+@register
+class Cumsum(Op):
+    """Along an axis the sum of each element and those before it."""
+
+    name = "cumsum"
+    inputs = ("x",)
+    channels: ClassVar = SumsAlongSpace("axis")
+    attributes: ClassVar = {"axis": Attribute(Kind.INT)}
+
+    def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
+        x = required(inputs, 0, "x")
+        expect_number(x, "x")
+        normal_axis(integer(attrs, "axis"), x.rank)
+        return (x,)
+
+    def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+        x = given(inputs[0])
+        return (x.cumsum(axis=integer(attrs, "axis"), dtype=x.dtype),)

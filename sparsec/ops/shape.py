@@ -29,6 +29,9 @@ from sparsec.ops.windows import expect_spatial
 TO_THE_END = 2**31 - 1
 """The stop of a slice that goes to the end of its axis."""
 
+TO_THE_START = -(2**31)
+"""The stop of a slice backwards that goes to the start of its axis."""
+
 
 @register
 class Reshape(Op):
@@ -124,7 +127,7 @@ class Pad(Op):
 class Slice(Op):
     """A part of one axis: from ``start`` to before ``stop``, every ``step``-th; negative ends count from the back.
 
-    A ``stop`` of 2147483647 goes to the end.
+    A ``stop`` of 2147483647 goes to the end. A negative ``step`` goes backwards, with a ``stop`` of -2147483648 to the start.
     """
 
     name = "slice"
@@ -141,20 +144,13 @@ class Slice(Op):
         x = required(inputs, 0, "x")
         axis = normal_axis(integer(attrs, "axis"), x.rank)
         start, stop, step = integer(attrs, "start"), integer(attrs, "stop"), integer(attrs, "step")
-        if step < 1:
-            raise GraphError(f"step {step} is not positive")
+        if step == 0:
+            raise GraphError("step 0 does not move")
         size = x.shape[axis]
-        length: Dim
         if isinstance(size, int):
-            length = len(range(*slice(start, stop, step).indices(size)))
-        elif stop == TO_THE_END and start >= 0:
-            length = (size - start + (step - 1)) // step
-        elif stop < 0 <= start:
-            length = (size + stop - start + (step - 1)) // step
-        elif start < 0 and stop == TO_THE_END:
-            length = -(start // step)
+            length: Dim = len(range(*slice(start, stop, step).indices(size)))
         else:
-            raise GraphError(f"a slice {start}:{stop} of an axis of size {size} is not known before the model runs")
+            length = (_span(size, start, stop, step) + (abs(step) - 1)) // abs(step)
         shape = list(x.shape)
         shape[axis] = length
         return (TensorType(x.dtype, tuple(shape)),)
@@ -164,6 +160,23 @@ class Slice(Op):
         cut = [slice(None)] * x.ndim
         cut[integer(attrs, "axis")] = slice(integer(attrs, "start"), integer(attrs, "stop"), integer(attrs, "step"))
         return (x[tuple(cut)],)
+
+
+def _span(size: Dim, start: int, stop: int, step: int) -> Dim:
+    """How many elements lie between the ends of a slice of an axis whose ``size`` is open, taken to be long enough.
+
+    Raises:
+        GraphError: that cannot be told from the ends.
+    """
+
+    def place(end: int) -> Dim:
+        return end if end >= 0 else size + end
+
+    if step > 0 and (stop == TO_THE_END or stop < 0):
+        return (size if stop == TO_THE_END else place(stop)) - place(start)
+    if step < 0 and start < 0:
+        return place(start) - (-1 if stop == TO_THE_START else place(stop))
+    raise GraphError(f"a slice {start}:{stop} of an axis of size {size} is not known before the model runs")
 
 
 @register

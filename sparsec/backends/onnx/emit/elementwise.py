@@ -22,6 +22,13 @@ DIRECT = {
     "exp": "Exp",
     "sqrt": "Sqrt",
     "abs": "Abs",
+    "log": "Log",
+    "erf": "Erf",
+    "sin": "Sin",
+    "cos": "Cos",
+    "sign": "Sign",
+    "floor": "Floor",
+    "round": "Round",
 }
 """Operators of one input that ONNX has under the same meaning."""
 
@@ -33,6 +40,8 @@ BINARY = {
     "maximum": "Max",
     "minimum": "Min",
     "greater": "Greater",
+    "equal": "Equal",
+    "pow": "Pow",
     "affine": "Mul",
 }
 """Operators of two inputs that ONNX has under the same meaning."""
@@ -176,11 +185,11 @@ def emit_sparsemax(site: Site) -> None:
 # --- several inputs ---------------------------------------------------------------------------------------------------
 
 
-@exports("add", "sub", "mul", "div", "maximum", "minimum", "greater", rule=broadcasting)
+@exports("add", "sub", "mul", "div", "maximum", "minimum", "greater", "equal", "pow", rule=broadcasting)
 def emit_binary(site: Site) -> None:
     """Operators of two values that broadcast."""
     a, b = site.operand(0), site.operand(1)
-    if site.type(0).dtype != "bool":
+    if site.type(0).dtype != "bool" or site.node.op == "equal":
         site.finish(BINARY[site.node.op], a, b)
     elif site.node.op in BOOLEAN:
         site.finish(BOOLEAN[site.node.op], a, b)
@@ -188,6 +197,18 @@ def emit_binary(site: Site) -> None:
         site.finish("And", a, site.add("Not", b))
     else:
         raise site.refusal("it has no meaning on bool values")
+
+
+@exports("mod", rule=broadcasting)
+def emit_mod(site: Site) -> None:
+    """Mod; of floating-point values ONNX has only the remainder with the sign of the dividend."""
+    a, b = site.operand(0), site.operand(1)
+    if not site.type(0).dtype.startswith("float"):
+        site.finish("Mod", a, b)
+        return
+    rest, zero = site.add("Mod", a, b, fmod=1), site.number(0.0)
+    signs_differ = site.add("Less", site.add("Mul", site.add("Sign", rest), site.add("Sign", b)), zero)
+    site.finish("Where", signs_differ, site.add("Add", rest, b), rest)
 
 
 @exports("where", rule=broadcasting)

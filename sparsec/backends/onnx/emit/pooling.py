@@ -1,4 +1,4 @@
-"""Exporters of pools and reductions."""
+"""Exporters of pools."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from math import prod
 import numpy as np
 
 from sparsec.backends.onnx.emit.windows import can_pad_by_name, known_pads, ones, placed, steps
-from sparsec.backends.onnx.layout import Demand, Demands, Layout, Order, order_of
-from sparsec.backends.onnx.registry import channels_first, channels_last, exports, same_layout
+from sparsec.backends.onnx.registry import channels_first, exports
 from sparsec.backends.onnx.site import Site
-from sparsec.backends.onnx.view import NodeFacts
 from sparsec.ir import Array
-from sparsec.ops.base import ints, normal_axis
+from sparsec.ops.base import ints
 from sparsec.ops.windows import extent
-
-GLOBAL = {"reduce_mean": "GlobalAveragePool", "reduce_max": "GlobalMaxPool"}
-REDUCE = {"reduce_mean": "ReduceMean", "reduce_max": "ReduceMax"}
 
 
 @exports("max_pool", rule=channels_first)
@@ -73,49 +68,3 @@ def _counts(site: Site, sizes: Sequence[int], window: Sequence[int], pads: Seque
         inside = ((taps >= 0) & (taps < size)).sum(axis=1)
         result = result[..., None] * inside.astype(result.dtype)
     return result[None, None]
-
-
-# --- reductions -------------------------------------------------------------------------------------------------------
-
-
-def _axes(facts: NodeFacts) -> frozenset[int]:
-    return frozenset(normal_axis(axis, facts.type(0).rank) for axis in ints(facts.attrs, "axes"))
-
-
-def _left(facts: NodeFacts, order: Order) -> Order:
-    """The order of the output where the input is read in ``order`` and the reduced axes are dropped."""
-    kept = [axis for axis in range(facts.type(0).rank) if axis not in _axes(facts)]
-    return tuple(kept.index(axis) for axis in order if axis in kept)
-
-
-def _reducing(facts: NodeFacts) -> Demands:
-    """Any layout, unless the axes that are left from channels-first are in neither of the output's orders."""
-    if facts.attrs["keepdims"]:
-        return same_layout(facts)
-    rank = facts.result.rank
-    left = _left(facts, order_of(Layout.FIRST, facts.type(0).rank))
-    if left == tuple(range(rank)):
-        return Demands((Demand.FREE,), Demand.LAST)
-    return same_layout(facts) if left == order_of(Layout.FIRST, rank) else channels_last(facts)
-
-
-@exports("reduce_mean", "reduce_max", rule=_reducing)
-def emit_reduce(site: Site) -> None:
-    """A global pool over all spatial axes of channels-first values, which runtimes join with convolutions; else a reduction."""
-    axes = _axes(site)
-    if not axes:
-        site.finish("Identity", site.read())
-        return
-    rank = site.type(0).rank
-    stored = tuple(sorted(site.order().index(axis) for axis in axes))
-    if site.layout() is Layout.FIRST and stored == tuple(range(2, rank)) and rank <= 5:
-        if site.attrs["keepdims"]:
-            site.finish(GLOBAL[site.node.op], site.read())
-        else:
-            site.finish("Flatten", site.add(GLOBAL[site.node.op], site.read()), axis=1)
-        return
-    keepdims = int(bool(site.attrs["keepdims"]))
-    if site.builder.opset >= 18:
-        site.finish(REDUCE[site.node.op], site.read(), site.ints(stored), keepdims=keepdims)
-    else:
-        site.finish(REDUCE[site.node.op], site.read(), axes=stored, keepdims=keepdims)
