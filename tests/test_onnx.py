@@ -435,6 +435,55 @@ for method, rank in itertools.product(("nearest", "linear"), (1, 3)):
         f"{method} in {rank} axes",
         lambda net, m=method, r=rank: net.op("resize", net.input(*SIZES[r], 3), sizes=(3, 9, -2)[:r], method=m),
     )
+case("matmul", "values", lambda net: net.op("matmul", net.input(4, 5), net.input(5, 3, name="b")))
+case("matmul", "broadcast", lambda net: net.op("matmul", net.input(2, 4, 5), net.weight(2, 5, 3)))
+case("matmul", "weight on the left", lambda net: net.op("matmul", net.weight(6, 4), net.input(4, 3)))
+case(
+    "matmul",
+    "transposed",
+    lambda net: net.op("matmul", net.input(4, 5), net.op("transpose", net.input(3, 5, name="b"), permutation=(0, 2, 1))),
+)
+
+
+def indices(net: Net, *shape: int, dtype: str = "int32") -> str:
+    return net.op("cast", net.input(*shape, name="i", dtype="bool"), dtype=dtype)
+
+
+for dtype in ("int32", "int64"):
+    case("gather", f"table {dtype}", lambda net, d=dtype: net.op("gather", net.weight(5, 3), indices(net, 4, dtype=d)))
+case("gather", "matrix of a table", lambda net: net.op("gather", net.weight(5, 3), indices(net, 4, 6)))
+case("gather", "axis", lambda net: net.op("gather", net.input(4, 5, 3), net.constant([3, 0, -1], dtype="int64"), axis=2))
+case(
+    "gather",
+    "after conv",
+    lambda net: net.op("gather", net.conv(net.input(4, 5, 2), 2, 3), net.constant(2, dtype="int64"), axis=1),
+)
+
+MASKS: dict[str, tuple[int, ...]] = {"all": (4, 5, 6), "keys": (1, 1, 6), "queries": (1, 5, 1)}
+
+
+def attention(net: Net, groups: int, mask: str = "", size: int | str = 5, **attrs: object) -> str:
+    masks = [net.input(*MASKS[mask], name="mask", dtype="bool")] if mask else []
+    q, k = net.input(size, 12), net.input(6, 3 * groups, name="k")
+    v = net.input(6, 2 * groups, name="v")
+    return net.op("attention", q, k, v, *masks, heads=4, kv_heads=groups, scale=0.4, **attrs)
+
+
+for groups, mask, causal, window in itertools.product((4, 2, 1), ("", *MASKS), (False, True), (0, 3)):
+    for empty in ("mean", "zero"):
+        case(
+            "attention",
+            f"{groups}-{mask}-{causal}-{window}-{empty}",
+            lambda net, g=groups, m=mask, c=causal, w=window, e=empty: attention(net, g, m, causal=c, window=w, empty=e),
+        )
+case("attention", "open size", lambda net: attention(net, 4, size="T", causal=True, window=2))
+case(
+    "attention",
+    "one mask for all",
+    lambda net: net.op(
+        "attention", *[net.input(5, 8)] * 3, net.constant(np.tri(5) > 0, dtype="bool"), heads=2, kv_heads=2, scale=1.0
+    ),
+)
 
 
 @pytest.mark.parametrize(

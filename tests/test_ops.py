@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.errors import GraphError
+from sparsec.errors import GraphError, InputError
 from sparsec.ir import Array, Dim, TensorType, evaluate, substitute, symbol
 from sparsec.ops import OPS, TO_THE_END, TO_THE_START, get_op
 from sparsec.ops.base import broadcast_shapes
@@ -83,6 +83,19 @@ CASES: list[Case] = [
     Case("affine", [(N, H, 4), (4,), (4,)]),
     Case("dense", [(N, 5), (5, 4)]),
     Case("dense", [(N, H, W, 5), (5, 4), (4,)]),
+    Case("matmul", [(N, H, 5), (N, 5, W)]),
+    Case("matmul", [(N, 2, H, 5), (2, 5, W)]),
+    Case("gather", [(7, 4), (N, H)], {}, ("", "index")),
+    Case("gather", [(N, 7, 4), (2, 3)], {"axis": 1}, ("", "index")),
+    *(
+        Case("attention", [(N, H, 8), (N, W, 8 // 4 * groups), (N, W, 3 * groups), mask], attrs, ("", "", "", "bool"))
+        for groups in (4, 2)
+        for attrs in (
+            {"heads": 4, "kv_heads": groups, "scale": 0.7},
+            {"heads": 4, "kv_heads": groups, "scale": 0.7, "causal": True, "window": 2, "empty": "zero"},
+        )
+        for mask in (None, (N, 4, H, W), (N, 1, 1, W), (H, W))
+    ),
     *(Case("conv", [(N, *SPATIAL[r], 4), (*(2, 3, 2)[:r], 4, 6), (6,)], attrs) for r in (1, 2, 3) for attrs in windows(r)),
     *(
         Case("conv", [(N, *SPATIAL[r], 4), (*(2, 3, 2)[:r], 2, 6)], {**attrs, "groups": 2})
@@ -165,12 +178,15 @@ def arrays(types: Sequence[TensorType | None], sizes: dict[str, int], case: Case
         values = rng.normal(size=tuple(evaluate(dim, sizes) for dim in type_.shape)) * 2
         if index < len(case.dtypes) and case.dtypes[index] == "positive":
             values = np.abs(values) + 0.1
+        if index < len(case.dtypes) and case.dtypes[index] == "index":
+            values = np.abs(values)
         found.append((values > 0) if type_.dtype == "bool" else values.astype(type_.dtype))
     return found
 
 
 def typed(case: Case, dtype: str) -> list[TensorType | None]:
-    plain = Case(case.op, case.shapes, case.attrs, tuple("" if dt == "positive" else dt for dt in case.dtypes))
+    kinds = {"positive": "", "index": "int32"}
+    plain = Case(case.op, case.shapes, case.attrs, tuple(kinds.get(dt, dt) for dt in case.dtypes))
     return plain.types(dtype)
 
 
@@ -411,6 +427,57 @@ def test_casts() -> None:
     assert run("cast", [np.array([True, False])], dtype="float32").tolist() == [1.0, 0.0]
 
 
+def attention_by_its_definition(q: Array, k: Array, v: Array, mask: Array, attrs: dict[str, Any]) -> Array:
+    heads, groups = attrs["heads"], attrs["kv_heads"]
+    depth, width = q.shape[-1] // heads, v.shape[-1] // groups
+    result = np.zeros((*q.shape[:2], heads * width))
+    for n, h, t in itertools.product(range(q.shape[0]), range(heads), range(q.shape[1])):
+        g = h * groups // heads
+        keys = [
+            s
+            for s in range(k.shape[1])
+            if mask[n, h, t, s] and (s <= t or not attrs["causal"]) and (abs(t - s) < attrs["window"] or not attrs["window"])
+        ]
+        own = slice(h * width, (h + 1) * width)
+        values = v[n, :, g * width : (g + 1) * width]
+        if keys:
+            query = q[n, t, h * depth : (h + 1) * depth]
+            weights = np.exp([attrs["scale"] * query @ k[n, s, g * depth : (g + 1) * depth] for s in keys])
+            result[n, t, own] = weights / weights.sum() @ values[keys]
+        elif attrs["empty"] == "mean":
+            result[n, t, own] = values.mean(axis=0)
+    return result
+
+
+@pytest.mark.parametrize("empty", ["mean", "zero"])
+@pytest.mark.parametrize(("causal", "window"), [(False, 0), (True, 0), (False, 2), (True, 2)])
+@pytest.mark.parametrize(("heads", "groups"), [(1, 1), (4, 4), (4, 2), (6, 1)])
+def test_attention_by_its_definition(heads: int, groups: int, causal: bool, window: int, empty: str) -> None:
+    rng = np.random.default_rng(heads)
+    q, k = rng.normal(size=(2, 7, heads * 3)), rng.normal(size=(2, 4, groups * 3))
+    v, mask = rng.normal(size=(2, 4, groups * 2)), rng.random((2, heads, 7, 4)) < 0.4
+    mask[0, :, 2] = False
+    attrs = {"heads": heads, "kv_heads": groups, "scale": 0.6, "causal": causal, "window": window, "empty": empty}
+    found = run("attention", [q, k, v, mask], **attrs)
+    assert np.allclose(found, attention_by_its_definition(q, k, v, mask, attrs), rtol=1e-12, atol=1e-12)
+
+
+def test_attention_does_not_overflow() -> None:
+    q = np.full((1, 2, 4), 1e15, np.float32)
+    mask = np.array([[True, False]])
+    attrs = {"heads": 1, "kv_heads": 1, "scale": -1.0}
+    with np.errstate(over="raise", invalid="raise"):
+        found = run("attention", [q, q, q, mask], **attrs)
+    assert np.array_equal(found, q)
+
+
+def test_indices_count_from_the_end_and_are_checked() -> None:
+    table = np.arange(12.0).reshape(4, 3)
+    assert np.array_equal(run("gather", [table, np.array([[-1, 0]])]), table[[[3, 0]]])
+    with pytest.raises(InputError, match="an index is outside of a table of 4 entries: 0 to 4 were given"):
+        run("gather", [table, np.array([0, 4])])
+
+
 # --- refusals ----------------------------------------------------------------------------------------------------------
 
 FLAT = {"strides": (1,), "dilations": (1,), "padding": "explicit", "pads": (0, 0)}
@@ -455,6 +522,29 @@ REFUSALS: list[tuple[Case, str]] = [
     (Case("concat", [(N, H, 4), (N, W, 4)], {"axis": -1}), "--input-shape"),
     (Case("tile", [(N, 4)], {"repeats": (1, 0)}), "'repeats'"),
     (Case("resize", [(N, 5, 4)], {"sizes": (0,), "method": "nearest"}), "'sizes'"),
+    (Case("matmul", [(N, H, 5), (N, 4, W)]), "do not fit"),
+    (Case("matmul", [(N, H, 5), (5,)]), "are not"),
+    (Case("gather", [(7, 4), (N, H)]), "'indices' has dtype float32"),
+    (Case("gather", [(7, 4), (N, H)], {"axis": 2}, ("", "int32")), "axis 2 does not exist"),
+    (Case("attention", [(N, H, 8), (N, W, 8), (N, H, 8)], {"heads": 2, "kv_heads": 2, "scale": 1.0}), "are not"),
+    (Case("attention", [(N, H, 8), (N, W, 8), (N, W, 8)], {"heads": 3, "kv_heads": 2, "scale": 1.0}), "do not fit"),
+    (
+        Case("attention", [(N, H, 8), (N, W, 8), (N, W, 8)], {"heads": 4, "kv_heads": 2, "scale": 1.0}),
+        "as many channels a head",
+    ),
+    (
+        Case("attention", [(N, H, 8), (N, W, 8), (N, W, 8), (N, W)], {"heads": 2, "kv_heads": 2, "scale": 1.0}),
+        "bool was expected",
+    ),
+    (
+        Case(
+            "attention",
+            [(N, H, 8), (N, W, 8), (N, W, 8), (3, 1, W)],
+            {"heads": 2, "kv_heads": 2, "scale": 1.0},
+            ("", "", "", "bool"),
+        ),
+        "does not broadcast",
+    ),
 ]
 
 
