@@ -543,7 +543,7 @@ REFUSALS: list[tuple[Case, str]] = [
             {"heads": 2, "kv_heads": 2, "scale": 1.0},
             ("", "", "", "bool"),
         ),
-        "does not broadcast",
+        "do not broadcast",
     ),
 ]
 

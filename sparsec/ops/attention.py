@@ -141,9 +141,9 @@ class Attention(Op):
 
     Vaswani et al. 2017, section 3.2; with fewer heads of keys and values than of queries Ainslie et al. 2023, section 2.2. For
     each head the logits are ``scale * q @ k^T``; a query looks at the keys that ``mask`` allows, with ``causal`` at none behind
-    its own position, with a ``window`` at those less than that far from it. Its weights are the softmax of its logits over them,
-    the result is the sum of the values by these weights. For a query without any key, ``empty`` says what the result is: the
-    ``mean`` of all values, or ``zero``.
+    its own position, with a ``window`` at those less than that far from it. Its weights are the softmax of its logits over
+    them, the result is the sum of the values by these weights. For a query without any key, ``empty`` says what the result is:
+    the ``mean`` of all values, or ``zero``.
     """
 
     name = "attention"
