@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,7 +58,8 @@ class RandomGraph:
         op = "conv" if conv else "dense"
         name = f"{op}_{len(self.nodes)}"
         window = tuple(conv.pop("window", ()))  # type: ignore[call-overload]
-        kernel, dead = self._kernel(name, (*window, self.channels(x), units), -1)
+        width = self.channels(x) // int(str(conv.get("groups", 1)))
+        kernel, dead = self._kernel(name, (*window, width, units), -1)
         inputs = [x, kernel] + ([self.weight(f"{name}/bias", self.rng.normal(size=units))] if bias else [])
         self.planted[name] = dead
         return self.node(op, *inputs, **conv)
@@ -121,7 +123,7 @@ def _block(g: RandomGraph, rng: np.random.Generator, x: str) -> str:
         return g.activation(y) if rng.random() < 0.8 else y
 
     width = int(rng.integers(2, 8))
-    match int(rng.integers(0, 9)):
+    match int(rng.integers(0, 13)):
         case 0:
             return g.node("add", conv(x, width), conv(x, width))
         case 1:
@@ -152,5 +154,32 @@ def _block(g: RandomGraph, rng: np.random.Generator, x: str) -> str:
             gate = g.node("relu", g.linear(g.node("reduce_mean", y, axes=(1, 2)), 3, bias=True))
             gate = g.node("sigmoid", g.linear(gate, width, bias=True))
             return g.node("mul", y, g.node("reshape", gate, shape=(0, 1, 1, width)))
+        case kind if kind >= 9:
+            return _rare_block(g, rng, x, width, conv)
     size = int(rng.choice([1, 2])) if min(g.types[x].shape[1:3]) >= 2 else 1  # type: ignore[type-var]
     return g.activation(g.conv(x, width, size, "explicit", 1, bool(rng.random() < 0.5)))
+
+
+def _rare_block(g: RandomGraph, rng: np.random.Generator, x: str, width: int, conv: Callable[[str, int], str]) -> str:
+    match int(rng.integers(0, 4)):
+        case 0:
+            # Groups, the input of which may be bordered.
+            groups = int(rng.choice([2, 3]))
+            y = conv(x, groups * int(rng.integers(1, 4)))
+            y = g.node("pad", y, pads=(1, 0, 0, 1)) if rng.random() < 0.3 else y
+            same = {"strides": (1, 1), "dilations": (1, 1), "padding": "same", "pads": ()}
+            return g.linear(y, groups * int(rng.integers(1, 4)), True, window=(3, 3), groups=groups, **same)
+        case 1:
+            # A border, and a maximum or a mean over it.
+            y = g.node("pad", conv(x, width), pads=(1, 1, 1, 1))
+            op = str(rng.choice(["max_pool", "avg_pool"]))
+            return g.node(op, y, window=(3, 3), strides=(2, 2), dilations=(1, 1), padding="explicit", pads=(0, 0, 0, 0))
+        case 2:
+            # One value for several readers behind zero padding, one of them bordered.
+            y = conv(x, width)
+            return g.node("add", g.conv(y, 4, 3, "same", 1, True), conv(g.node("tanh", y), 4))
+        case _:
+            # Units that become positions.
+            height, breadth = (int(str(size)) for size in g.types[x].shape[1:3])
+            y = g.activation(g.linear(g.node("reduce_mean", x, axes=(1, 2)), height * breadth * 3, True))
+            return g.node("concat", x, g.node("reshape", y, shape=(0, height, breadth, 3)), axis=-1)

@@ -31,12 +31,15 @@ class Optimised:
     decisions: tuple[Decision, ...]
 
 
-def optimise(graph: Graph, *, shrink: bool = True, progress: Callable[[str], None] | None = None) -> Optimised:
+def optimise(
+    graph: Graph, *, shrink: bool = True, round_to: int = 1, progress: Callable[[str], None] | None = None
+) -> Optimised:
     """Run the pipeline: simplify, shrink, fold, merge padding, simplify again.
 
     Args:
         graph: a graph as a front-end read it.
         shrink: whether channels that pruning killed are removed.
+        round_to: keep as many of them as make widths a multiple of this.
         progress: called with the name of each pass before it runs.
 
     Raises:
@@ -53,7 +56,7 @@ def optimise(graph: Graph, *, shrink: bool = True, progress: Callable[[str], Non
     check(graph, after="simplify")
     if shrink:
         begin("shrink")
-        graph, plan, found = shrink_channels(graph)
+        graph, plan, found = shrink_channels(graph, round_to)
         check(graph, after="shrink")
         decisions += found
     begin("fold")

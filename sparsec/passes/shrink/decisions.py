@@ -74,12 +74,13 @@ def _spoiled(analysis: Analysis) -> dict[int, str]:
         if not why:
             continue
         output = view.node.outputs[0]
-        varies = analysis.classes.values[output][~analysis.constants[output].fixed]
+        after, varies = analysis.classes.values[output], ~analysis.constants[output].fixed
         for index in view.computed():
             name = view.node.inputs[index]
-            ids = analysis.classes.values[name]
-            constant = ids[analysis.constants[name].fixed]
-            for class_ in np.intersect1d(constant, varies).tolist():
+            before, constant = analysis.classes.values[name], analysis.constants[name].fixed
+            # Where channels keep their places, others of the same class have nothing to do with it.
+            lost = before[constant & varies & (before == after)] if before.size == after.size else before[constant]
+            for class_ in np.intersect1d(lost, after[varies]).tolist():
                 found.setdefault(class_, why)
     return found
 
