@@ -21,7 +21,7 @@ from sparsec.inspection import LayerFacts, describe, layer_facts
 from sparsec.ir import BATCH, Array, Graph, evaluate
 from sparsec.lowering import lower
 from sparsec.ops import check, evaluate_graph
-from sparsec.passes import Decision, ShrinkPlan, optimise
+from sparsec.passes import Decision, Rounding, ShrinkPlan, multiple_of, optimise
 from sparsec.program import Program
 from sparsec.runtime import Model
 from sparsec.sampling import guess_ranges
@@ -196,6 +196,7 @@ def compile(  # noqa: A001
     source: str | Path | keras.Model,
     *,
     shrink: bool = True,
+    round_to: Rounding = "auto",
     encoding: str = "auto",
     level: str = "plain",
     onnx_weights: str = "auto",
@@ -210,6 +211,8 @@ def compile(  # noqa: A001
     Args:
         source: the path of a ``.keras``, ``.h5`` or ``.hdf5`` file, or a model in memory.
         shrink: whether channels that pruning killed are removed.
+        round_to: keep just enough of them to make the width of every layer a multiple of this, for targets that are slow with
+            odd widths; ``auto`` does so for depthwise convolutions alone, 1 for none.
         encoding: of the weight matrices: ``auto``, ``dense``, ``csr``, ``coo`` or ``bitmap``.
         level: of bundles: ``plain`` is smaller, ``stored`` can be mapped into memory.
         onnx_weights: in ONNX files: ``dense``, ``sparse``, or ``auto`` for whichever is smaller.
@@ -234,6 +237,7 @@ def compile(  # noqa: A001
     for what, value, allowed in (("encoding", encoding, ENCODINGS), ("level", level, LEVELS)):
         if value not in allowed:
             raise InputError(f"there is no {what} {value!r}; use one of {', '.join(allowed)}")
+    multiple = multiple_of(round_to)
     _check_source(source)
     shapes = None if input_shape is None else given_shapes(input_shape)
     report("reading", 0.0)
@@ -245,7 +249,7 @@ def compile(  # noqa: A001
     expected = _evaluate(original) if verify else None
     report("looking at the layers", 0.25)
     before = layer_facts(original)
-    optimised = optimise(original, shrink=shrink, progress=lambda name: report(f"optimising: {name}", 0.3))
+    optimised = optimise(original, shrink=shrink, round_to=multiple, progress=lambda name: report(f"optimising: {name}", 0.3))
     del original
     give_back()
     program = lower(optimised.graph, level, encoding, lambda done, total: report("encoding weights", 0.5 + 0.3 * done / total))
@@ -255,7 +259,7 @@ def compile(  # noqa: A001
     give_back()
     report("verifying", 0.8)
     comparisons = _verify(program, expected, lambda: read(source, shapes).graph) if expected is not None else ()
-    options = {"shrink": shrink, "encoding": encoding, "input_shape": shapes}
+    options = {"shrink": shrink, "round_to": round_to, "encoding": encoding, "input_shape": shapes}
     meta = BundleMeta(
         source_sha256=sha256,
         options=options,

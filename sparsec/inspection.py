@@ -296,7 +296,7 @@ def _inspect_keras(path: Path, report: Progress) -> Inspection:
     model = read(path)
     report("looking for what can be removed", 0.1)
     remarks: dict[str, list[str]] = {}
-    for decision in optimise(model.graph).decisions:
+    for decision in optimise(model.graph, round_to=None).decisions:
         remarks.setdefault(decision.layer, []).append(describe(decision.to_json()))
     program = lower(model.graph, progress=lambda done, total: report("measuring encodings", 0.3 + 0.7 * done / total))
     details = {"saved by": f"Keras {model.saved_by.version}", "SHA-256": model.sha256}

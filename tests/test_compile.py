@@ -91,7 +91,7 @@ def test_the_bundle_carries_where_it_came_from(pruned, tmp_path):
     sparsec.compile(pruned, encoding="csr", level="stored").save(tmp_path / "model.npz")
     meta = read_bundle(tmp_path / "model.npz").meta
     assert meta.source_sha256 == read(pruned).sha256
-    assert dict(meta.options) == {"shrink": True, "encoding": "csr", "input_shape": None}
+    assert dict(meta.options) == {"shrink": True, "round_to": "auto", "encoding": "csr", "input_shape": None}
     assert meta.level == "stored"
     assert meta.selfcheck is not None
     assert any(item["outcome"] == "shrunk" for item in meta.report["decisions"])

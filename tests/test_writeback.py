@@ -54,7 +54,7 @@ def _fresh_names():
 
 
 def plan_of(source):
-    return shrink_graph(simplify(read(source).graph))[1]
+    return shrink_graph(simplify(read(source).graph), None)[1]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsec.backends import check_target
-from sparsec.cli.options import InputShape, Json, KerasFile, parse_shapes
+from sparsec.cli.options import InputShape, Json, KerasFile, parse_rounding, parse_shapes
 from sparsec.cli.terminal import emit_json, progress, say, show_table
 from sparsec.compiler import COLUMNS, compile  # noqa: A004
 from sparsec.text import bytes_text
@@ -62,6 +62,12 @@ def command(
     model: KerasFile,
     output: Outputs,
     shrink: Annotated[bool, typer.Option("--shrink/--no-shrink", help="Remove channels that pruning killed.")] = True,
+    round_to: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto", help="Keep just enough dead channels to make widths a multiple of N; auto: of depthwise layers."
+        ),
+    ] = "auto",
     encoding: Annotated[Encoding, typer.Option(help="How weight matrices are stored in a bundle.")] = Encoding.auto,
     level: Annotated[Level, typer.Option(help="plain is smaller, stored can be mapped into memory.")] = Level.plain,
     onnx_weights: Annotated[OnnxWeights, typer.Option(help="How weights are stored in ONNX.")] = OnnxWeights.auto,
@@ -83,6 +89,7 @@ def command(
         result = compile(
             model,
             shrink=shrink,
+            round_to=parse_rounding(round_to),
             encoding=encoding.value,
             level=level.value,
             onnx_weights=onnx_weights.value,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sparsec.errors import InputError
+from sparsec.passes import Rounding, multiple_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout (described in formats/cli.md).")]
 KerasFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A Keras file: .keras, .h5 or .hdf5.", show_default=False)]
@@ -40,6 +41,15 @@ def _parse_shape(text: str) -> list[int]:
     if not sizes or min(sizes) < 1:
         raise InputError(f"--input-shape {text!r} is no list of sizes; write it like 224,224,3, without the batch")
     return sizes
+
+
+def parse_rounding(text: str) -> Rounding:
+    """The value of ``--round-to``.
+
+    Raises:
+        InputError: it is neither a positive number nor ``auto``.
+    """
+    return multiple_of(text) or "auto"
 
 
 def parse_range(text: str) -> tuple[float, float]:

@@ -9,11 +9,11 @@ from sparsec.ir import Graph
 from sparsec.ops import check
 from sparsec.passes.fold import fold
 from sparsec.passes.report import Decision
-from sparsec.passes.shrink import ShrinkPlan
+from sparsec.passes.shrink import Rounding, ShrinkPlan, multiple_of
 from sparsec.passes.shrink import shrink as shrink_channels
 from sparsec.passes.simplify import merge_padding, simplify
 
-__all__ = ["Decision", "Optimised", "ShrinkPlan", "optimise"]
+__all__ = ["Decision", "Optimised", "Rounding", "ShrinkPlan", "multiple_of", "optimise"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,15 @@ class Optimised:
 
 
 def optimise(
-    graph: Graph, *, shrink: bool = True, round_to: int = 1, progress: Callable[[str], None] | None = None
+    graph: Graph, *, shrink: bool = True, round_to: int | None = 1, progress: Callable[[str], None] | None = None
 ) -> Optimised:
     """Run the pipeline: simplify, shrink, fold, merge padding, simplify again.
 
     Args:
         graph: a graph as a front-end read it.
         shrink: whether channels that pruning killed are removed.
-        round_to: keep as many of them as make widths a multiple of this.
+        round_to: keep as many of them as make widths a multiple of this; ``None`` for what depthwise convolutions are fast
+            with.
         progress: called with the name of each pass before it runs.
 
     Raises:

@@ -17,7 +17,7 @@ from sparsec.backends.keras.optimizer import edit_optimizer
 from sparsec.errors import InputError
 from sparsec.frontends.memory import memory_source
 from sparsec.frontends.source import LayerPath, Source
-from sparsec.passes.shrink import apply_plan
+from sparsec.passes.shrink import Rounding, apply_plan, multiple_of
 from sparsec.passes.shrink import shrink as shrink_graph
 from sparsec.passes.simplify import simplify
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 
-def shrink(model: keras.Model) -> keras.Model:
+def shrink(model: keras.Model, round_to: Rounding = "auto") -> keras.Model:
     """A smaller model that computes the same: without the units and filters that pruning killed.
 
     The new model is of the same class and package. Names, dtype policies, regularisers, initialisers and, where Keras can
@@ -34,14 +34,17 @@ def shrink(model: keras.Model) -> keras.Model:
 
     Args:
         model: a Sequential or Functional model of Keras 3 or tf_keras.
+        round_to: keep just enough dead channels to make the width of every layer a multiple of this; ``auto`` does so for
+            depthwise convolutions alone, 1 for none.
 
     Raises:
         InputError: the object is no Keras model, or a layer that would lose channels cannot be rebuilt smaller.
         UnsupportedLayerError: the model holds a layer that sparsec does not read.
     """
+    multiple = multiple_of(round_to)
     source = memory_source(model)
     read = interpret(source)
-    _, plan, _ = shrink_graph(simplify(read.graph))
+    _, plan, _ = shrink_graph(simplify(read.graph), multiple)
     edits = complete(source, layer_edits(read, plan, apply_plan(read.graph, plan)))
     _check_layers(model, source, edits)
     small = _rebuilt(model, source, edits)

@@ -17,16 +17,18 @@ from sparsec.passes.shrink.analysis import Analysis, analyse
 from sparsec.passes.shrink.decisions import decisions
 from sparsec.passes.shrink.edit import Groups, Indices, WeightEdit
 from sparsec.passes.shrink.plan import ShrinkPlan, apply_plan
+from sparsec.passes.shrink.widths import Rounding, multiple_of
 
-__all__ = ["ShrinkPlan", "WeightEdit", "apply_plan", "shrink"]
+__all__ = ["Rounding", "ShrinkPlan", "WeightEdit", "apply_plan", "multiple_of", "shrink"]
 
 
-def shrink(graph: Graph, multiple: int = 1) -> tuple[Graph, ShrinkPlan, list[Decision]]:
+def shrink(graph: Graph, multiple: int | None = 1) -> tuple[Graph, ShrinkPlan, list[Decision]]:
     """Remove the dead channels of a graph.
 
     Args:
         graph: a checked graph.
-        multiple: keep as many dead channels as make the width of every linear operator a multiple of this.
+        multiple: keep as many dead channels as make the width of every linear operator a multiple of this; ``None`` for what
+            depthwise convolutions are fast with.
 
     Returns:
         the smaller graph, what was done to each weight, and a decision for each layer that lost channels or could not.

@@ -50,13 +50,14 @@ class Analysis:
         return {name: ~self.removed[ids] for name, ids in self.classes.values.items()}
 
 
-def analyse(graph: Graph, types: dict[str, TensorType], multiple: int = 1) -> Analysis:
+def analyse(graph: Graph, types: dict[str, TensorType], multiple: int | None = 1) -> Analysis:
     """Find the classes of channels that can go.
 
     Args:
         graph: the graph.
         types: of its values.
-        multiple: keep as many dead channels as make the width of every linear operator a multiple of this.
+        multiple: keep as many dead channels as make the width of every linear operator a multiple of this; ``None`` for what
+            depthwise convolutions are fast with.
     """
     classes, views, pinned = tie_graph(graph, types)
     constants = _forward(graph, types, views)

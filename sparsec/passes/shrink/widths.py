@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+from sparsec.errors import InputError
 from sparsec.ops import get_op
 from sparsec.ops.channels import Ids, Mask
 from sparsec.passes.shrink.classes import Classes, RuledNode
@@ -15,6 +17,30 @@ LAST_CHANNEL = "at least one channel stays"
 EQUAL_BLOCKS = "groups and heads stay equally large"
 
 MULTIPLE = "widths are rounded up to a multiple of {}"
+
+DEPTHWISE_MULTIPLE = 4
+"""ONNX Runtime leaves its blocked layout for depthwise convolutions of another number of channels, at twice the time
+(benchmarks/results/widths.md); the widths of other operators make no difference beyond that of their size."""
+
+
+AUTO = "auto"
+
+Rounding = int | Literal["auto"]
+"""To which multiple widths are rounded up: a number, or what depthwise convolutions are fast with."""
+
+
+def multiple_of(round_to: int | str) -> int | None:
+    """The multiple that an option asks for; ``None`` for ``auto``.
+
+    Raises:
+        InputError: it is neither ``auto`` nor a positive number.
+    """
+    if round_to == AUTO:
+        return None
+    text = str(round_to)
+    if isinstance(round_to, bool) or not text.isdecimal() or int(text) < 1:
+        raise InputError(f"widths cannot be rounded to {round_to!r}; give a positive whole number, 1 for none, or {AUTO!r}")
+    return int(text)
 
 
 def emptied(classes: Classes, removed: Mask) -> dict[int, str]:
@@ -47,14 +73,21 @@ def _some(ids: Ids, removed: Mask, count: int) -> list[int]:
     return [int(class_) for class_ in ids[removed[ids]][:count]]
 
 
-def rounded_up(views: Sequence[RuledNode], classes: Classes, removed: Mask, multiple: int) -> dict[int, str]:
-    """Classes that make the width of every linear operator's output a multiple, where its channels allow it."""
+def rounded_up(views: Sequence[RuledNode], classes: Classes, removed: Mask, multiple: int | None) -> dict[int, str]:
+    """Classes that make the width of every linear operator's output a multiple, where its channels allow it.
+
+    ``None`` rounds depthwise convolutions alone, to :data:`DEPTHWISE_MULTIPLE`.
+    """
     new: dict[int, str] = {}
-    if multiple < 2:
+    depthwise = multiple is None
+    multiple = DEPTHWISE_MULTIPLE if multiple is None else multiple
+    if multiple == 1:
         return new
     removed = removed.copy()
     for view, rule, _ in views:
         if rule is None or not get_op(view.node.op).matrix_rows or not view.is_weight(1):
+            continue
+        if depthwise and view.node.op != "depthwise_conv":
             continue
         ids = classes.values[view.node.outputs[0]]
         gone = ids[removed[ids]]
