@@ -2,24 +2,30 @@
 
 from sparsec.frontends.layers import (
     activations,
+    adaptive,
     arithmetic,
     convolutional,
     core,
+    images,
     masks,
     merging,
     normalization,
     pooling,
     reshaping,
+    sample_norms,
 )
 
 __all__ = [
     "activations",
+    "adaptive",
     "arithmetic",
     "convolutional",
     "core",
+    "images",
     "masks",
     "merging",
     "normalization",
     "pooling",
     "reshaping",
+    "sample_norms",
 ]

@@ -1,4 +1,4 @@
-"""Normalisation and scaling layers."""
+"""Normalisation by stored statistics, and scaling layers."""
 
 from __future__ import annotations
 
@@ -32,21 +32,6 @@ def batch_normalization(layer: Layer) -> Value:
     mean, variance = layer.weight("moving_mean", shape), layer.weight("moving_variance", shape)
     axis = -1 if axes[0] == x.rank - 1 else axes[0]
     return layer.emit("batch_norm", x, gamma, beta, mean, variance, axis=axis, epsilon=layer.number("epsilon", 1e-3))
-
-
-@reads("LayerNormalization", passes_mask=ALWAYS)
-def layer_normalization(layer: Layer) -> Value:
-    """LayerNormalization over one or several axes."""
-    x = layer.float_input
-    if layer.flag("rms_scaling", False):
-        layer.refuse("rms_scaling is not read")
-    axes = layer.axes("axis", x.rank)
-    if list(axes) != sorted(axes):
-        layer.refuse(f"the axes {axes} are not in ascending order")
-    shape = tuple(layer.size(x, axis) for axis in axes)
-    gamma = layer.weight("gamma", shape) if layer.flag("scale", True) else None
-    beta = layer.weight("beta", shape) if layer.flag("center", True) else None
-    return layer.emit("layer_norm", x, gamma, beta, axes=axes, epsilon=layer.number("epsilon", 1e-3))
 
 
 @reads("LayerScale")

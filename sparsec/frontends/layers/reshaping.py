@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from sparsec.frontends.layer import Layer, Value, reads
 from sparsec.frontends.layers.convolutional import spatial_rank
 from sparsec.frontends.layers.formats import in_channels_last, is_channels_first, to_channels_last
+from sparsec.frontends.layers.resampling import PLAIN_METHODS, resampled
 from sparsec.ops import TO_THE_END
 
 
@@ -87,46 +86,15 @@ def cropping(layer: Layer) -> Value:
 
 @reads("UpSampling1D", "UpSampling2D", "UpSampling3D")
 def up_sampling(layer: Layer) -> Value:
-    """UpSampling1D, 2D and 3D by whole factors, nearest or bilinear."""
+    """UpSampling1D, 2D and 3D by whole factors; images with any interpolation of Resizing."""
     rank = spatial_rank(layer)
-    sizes = tuple(-factor for factor in layer.integers("size", rank, 2))
-    method = _resize_method(layer, "nearest")
-    return in_channels_last(layer, layer.input, rank, lambda x: layer.emit("resize", x, sizes=sizes, method=method))
+    factors = layer.integers("size", rank, 2)
+    interpolation = layer.text("interpolation", "nearest").lower()
 
+    def body(x: Value) -> Value:
+        if rank != 2 or interpolation in PLAIN_METHODS:
+            method = PLAIN_METHODS.get(interpolation, "nearest")
+            return layer.emit("resize", x, sizes=tuple(-factor for factor in factors), method=method)
+        return resampled(layer, x, (layer.size(x, 1) * factors[0], layer.size(x, 2) * factors[1]), interpolation)
 
-@reads("Resizing")
-def resizing(layer: Layer) -> Value:
-    """Resizing to a fixed size, nearest or bilinear, where it is a plain resampling."""
-    for option in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
-        if layer.flag(option, False):
-            layer.refuse(f"{option} = True is not read")
-    method = _resize_method(layer, "bilinear")
-    sizes = (layer.integer("height", least=1), layer.integer("width", least=1))
-    if not layer.input.is_float and layer.saved_by.generation == 3:
-        layer.refuse("rounds integer images; cast them to float32 before")
-    return in_channels_last(layer, layer.float_input, 2, lambda x: _resampled(layer, x, sizes, method))
-
-
-def _resampled(layer: Layer, x: Value, sizes: tuple[int, int], method: str) -> Value:
-    for axis, target in enumerate(sizes, start=1):
-        if method == "nearest" and not _nearest_is_exact(layer.size(x, axis), target):
-            layer.refuse(
-                f"nearest resampling of {x.shape[axis]} positions to {target} depends on rounding; use bilinear or other sizes"
-            )
-    return layer.emit("resize", x, sizes=sizes, method=method)
-
-
-def _nearest_is_exact(source: int, target: int) -> bool:
-    """Whether single precision, in which Keras computes positions, finds the neighbours that exact arithmetic finds."""
-    scale = np.float32(source) / np.float32(target)
-    single = np.floor((np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale).astype(np.int64)
-    exact = (2 * np.arange(target, dtype=np.int64) + 1) * source // (2 * target)
-    return bool(np.array_equal(np.minimum(single, source - 1), exact))
-
-
-def _resize_method(layer: Layer, default: str) -> str:
-    interpolation = layer.text("interpolation", default).lower()
-    methods = {"nearest": "nearest", "bilinear": "linear"}
-    if interpolation not in methods:
-        layer.refuse(f"interpolation = {interpolation!r} is not read; sparsec reads {' and '.join(methods)}")
-    return methods[interpolation]
+    return in_channels_last(layer, layer.input, rank, body)
