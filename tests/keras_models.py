@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparsec.frontends import KerasModel, read
+from sparsec.ir import Graph
+from sparsec.lowering import lower
 from sparsec.ops import evaluate_graph
+from sparsec.passes import optimise
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -93,3 +98,85 @@ def agree(models: Sequence[KerasModel], batches: Sequence[np.ndarray], wanted: S
         assert again.graph.outputs == graph.outputs
         assert again.graph.weights.keys() == graph.weights.keys()
         assert all(np.array_equal(array, graph.weights[path]) for path, array in again.graph.weights.items())
+
+
+def deploys(graph: Graph, batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray], tolerance: float = 1e-4) -> None:
+    """Check that the bundle, and the ONNX file of the oldest and of the newest operator set, compute what Keras computes."""
+    for found in (_from_bundle(graph, batches), *(_from_onnx(graph, batches, opset) for opset in (13, 21))):
+        for port, one, other in zip(graph.outputs, found, wanted, strict=True):
+            assert one.shape == other.shape, port.name
+            difference = np.abs(one.astype(np.float64) - other.astype(np.float64)).max()
+            assert difference <= tolerance * np.ptp(other.astype(np.float64)), port.name
+
+
+def _from_bundle(graph: Graph, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    from sparsec.bundle import write_bundle
+    from sparsec.runtime import load
+
+    file = io.BytesIO()
+    write_bundle(file, lower(optimise(graph).graph))
+    outputs = load(file.getvalue())([batch.astype(port.type.dtype) for port, batch in zip(graph.inputs, batches, strict=True)])
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+def _from_onnx(graph: Graph, batches: Sequence[np.ndarray], opset: int) -> list[np.ndarray]:
+    import onnxruntime
+
+    from sparsec.backends.onnx import to_model
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads, settings.log_severity_level = 1, 3
+    proto = to_model(optimise(graph).graph, opset=opset)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), settings)
+    feeds = {
+        entry.name: batch.astype(port.type.dtype)
+        for entry, port, batch in zip(session.get_inputs(), graph.inputs, batches, strict=True)
+    }
+    return [np.asarray(output) for output in session.run(None, feeds)]
+
+
+# --- many layers of one class ---
+
+Group = tuple[str, tuple[int | None, ...], list[dict[str, Any]]]
+"""A class, the shape of its input, and the options of several layers of that class, which become one model."""
+
+
+def variants(class_name: str, shape: tuple[int | None, ...], *options: dict[str, Any], **common: Any) -> Group:
+    return class_name, shape, [{**common, **option} for option in options or ({},)]
+
+
+def group_id(group: Group) -> str:
+    return f"{group[0]}{group[1]}".replace(" ", "")
+
+
+def check_group(group: Group, precision: str, tolerance: str, folder: Path, deployed: bool = False) -> None:
+    """Check a model that holds all the layers of a group, in a precision and to the tolerance of one; ``deployed`` as well."""
+    import keras
+
+    class_name, shape, options = group
+    with floats(precision):
+        start = keras.Input(shape)
+        model = keras.Model(start, [getattr(keras.layers, class_name)(**option)(start) for option in options])
+    fill(model)
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+    batches = random_inputs(model)
+    models, wanted = read_all(model, folder), keras_outputs(model, batches)
+    agree(models, batches, wanted, TOLERANCE[tolerance])
+    if deployed:
+        deploys(models[0].graph, batches, wanted)
+
+
+@contextmanager
+def floats(dtype: str) -> Iterator[None]:
+    """Let new models compute in ``dtype``."""
+    import keras
+
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")

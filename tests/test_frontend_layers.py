@@ -6,14 +6,25 @@ three graphs must be the same, and agree with Keras to rounding, in single and i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from keras_models import TOLERANCE, agree, fill, keras_outputs, random_inputs, read_all
+from keras_models import (
+    TOLERANCE,
+    Group,
+    agree,
+    check_group,
+    fill,
+    floats,
+    group_id,
+    keras_outputs,
+    random_inputs,
+    read_all,
+    variants,
+)
 
 from sparsec.frontends.layers.activations import ACTIVATIONS
 from sparsec.frontends.layers.core import AUGMENTATIONS
@@ -32,25 +43,7 @@ def keras() -> Any:
     return keras
 
 
-@contextmanager
-def floats(keras: Any, dtype: str) -> Iterator[None]:
-    """Let new models compute in ``dtype``."""
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-
-
 # --- layers with one input ---------------------------------------------------------------------------------------------
-
-Group = tuple[str, tuple[int | None, ...], list[dict[str, Any]]]
-"""A class, the shape of its input, and the options of several layers of that class, which become one model."""
-
-
-def variants(class_name: str, shape: tuple[int | None, ...], *options: dict[str, Any], **common: Any) -> Group:
-    return class_name, shape, [{**common, **option} for option in options or ({},)]
-
 
 GROUPS: list[Group] = [
     variants("Dense", (5,), {}, {"use_bias": False}, {"activation": "relu"}, units=4),
@@ -361,41 +354,34 @@ GROUPS: list[Group] = [
 ]
 
 
-def group_id(group: Group) -> str:
-    return f"{group[0]}{group[1]}".replace(" ", "")
-
-
 SINGLE = [pytest.param("float32", group, id=f"{group_id(group)}-float32") for group in GROUPS]
 DOUBLE = [pytest.param("float64", group, id=f"{group_id(group)}-float64") for group in GROUPS if group[0] not in NOT_IN_DOUBLE]
 
 
 @pytest.mark.parametrize(("precision", "group"), SINGLE + DOUBLE)
 def test_layer(precision: str, group: Group, keras: Any, tmp_path: Path) -> None:
-    class_name, shape, options = group
-    with floats(keras, precision):
-        start = keras.Input(shape)
-        model = keras.Model(start, [getattr(keras.layers, class_name)(**option)(start) for option in options])
-    fill(model)
-    for layer in model.layers:
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
-    batches = random_inputs(model)
-    tolerance = TOLERANCE["float32" if class_name in SINGLE_IN_KERAS else precision]
-    agree(read_all(model, tmp_path), batches, keras_outputs(model, batches), tolerance)
+    check_group(group, precision, "float32" if group[0] in SINGLE_IN_KERAS else precision, tmp_path)
 
 
 def test_augmentation(keras: Any, tmp_path: Path) -> None:
-    arguments = {"RandomErasing": (), "RandomFlip": (), "RandomTranslation": (0.1, 0.1), "RandomPosterization": (4,)}
+    arguments = {"MaxNumBoundingBoxes": (5,), "RandomTranslation": (0.1, 0.1), "RandomPosterization": (4,)}
     plain = {
+        "AugMix",
+        "CutMix",
+        "MixUp",
+        "RandAugment",
         "RandomColorJitter",
         "RandomElasticTransform",
+        "RandomErasing",
+        "RandomFlip",
         "RandomGaussianBlur",
         "RandomGrayscale",
         "RandomInvert",
         "RandomPerspective",
     }
     x = keras.Input((8, 6, 3))
-    names = [name for name in AUGMENTATIONS if hasattr(keras.layers, name)]
+    # Keras cannot put Equalization into a functional model, but for in a Pipeline.
+    names = [name for name in AUGMENTATIONS if hasattr(keras.layers, name) and name != "Equalization"]
     layers = [getattr(keras.layers, name)(*arguments.get(name, () if name in plain else (0.2,))) for name in names]
     model = keras.Model(x, [layer(x) for layer in layers])
     batches = random_inputs(model)
@@ -521,7 +507,7 @@ def test_every_activation_of_keras_is_read(keras: Any) -> None:
 def test_activations_by_name(precision: str, keras: Any, tmp_path: Path) -> None:
     # The parameters of threshold have no defaults, so its name is not enough.
     names = [name for name in ACTIVATIONS if name != "threshold"]
-    with floats(keras, precision):
+    with floats(precision):
         start = keras.Input((3, 6))
         model = keras.Model(start, [keras.layers.Activation(name, name=f"by_{name}")(start) for name in names])
     batches = [4.0 * batch for batch in random_inputs(model)]

@@ -12,6 +12,7 @@ from sparsec.frontends.builder import GraphBuilder
 from sparsec.frontends.calls import Call, Ref, parse_call, parse_ends
 from sparsec.frontends.layer import LAYERS, OPERATIONS, Layer, LayerFunction, Value, alike, tensors
 from sparsec.frontends.policy import NARROW, input_dtype, policy_name
+from sparsec.frontends.refusals import REFUSED
 from sparsec.frontends.source import Config, LayerEntry, LayerPath, Source, layer_entries
 from sparsec.ir import BATCH, Dim, Graph, TensorType, symbol
 from sparsec.ir.dims import MAX_SIZE
@@ -237,11 +238,9 @@ def _batch_shape(config: Config) -> Any:
 
 def _layer_function(entry: LayerEntry) -> LayerFunction:
     name = entry.class_name
-    if name.rpartition(">")[2] == "Lambda":
-        raise UnsupportedLayerError(
-            f"layer {entry.name!r} is a Lambda: it holds Python code, which sparsec never executes; replace it by layers or "
-            "keras.ops and save the model again"
-        )
+    bare = name.rpartition(">")[2]
+    if bare in REFUSED and (bare == "Lambda" or not entry.is_custom):
+        raise UnsupportedLayerError(f"layer {entry.name!r} is a {bare}: it {REFUSED[bare]}")
     if entry.is_custom:
         raise UnsupportedLayerError(
             f"layer {entry.name!r} is of the class {name!r}{f' of {entry.module}' if entry.module else ''}, which is not one "
@@ -250,7 +249,7 @@ def _layer_function(entry: LayerEntry) -> LayerFunction:
     if name not in LAYERS:
         raise UnsupportedLayerError(
             f"layer {entry.name!r} is of the class {name!r}, which sparsec does not read{alike(name, LAYERS)}; "
-            "README.md lists the layers that it reads"
+            "docs/layers.md lists the layers that it reads"
         )
     return LAYERS[name]
 

@@ -21,6 +21,12 @@ IDENTITIES = (*REGULARISATION, "Identity")
 """Layers that return their input at inference."""
 
 AUGMENTATIONS = (
+    "AugMix",
+    "CutMix",
+    "Equalization",
+    "MaxNumBoundingBoxes",
+    "MixUp",
+    "RandAugment",
     "RandomBrightness",
     "RandomColorDegeneration",
     "RandomColorJitter",
@@ -42,8 +48,9 @@ AUGMENTATIONS = (
     "RandomTranslation",
     "RandomWidth",
     "RandomZoom",
+    "Solarization",
 )
-"""Layers that change images in training only. RandomCrop is none of them: at inference it crops and resizes."""
+"""Layers that change images in training only, or, as MaxNumBoundingBoxes, not the images."""
 
 
 @reads(*REGULARISATION, passes_mask=ALWAYS)

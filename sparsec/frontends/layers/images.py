@@ -42,7 +42,8 @@ def center_crop(layer: Layer) -> Value:
         surplus = [layer.size(x, axis) - target for axis, target in enumerate(size, start=1)]
         if min(surplus) >= 0:
             return _window(layer, x, [extra // 2 for extra in surplus], size)
-        return resampled(layer, _cut_to_shape(layer, x, size), size, "bilinear")
+        # Keras leaves what it enlarged in single precision.
+        return layer.cast(resampled(layer, _cut_to_shape(layer, x, size), size, "bilinear"), "float32")
 
     return in_channels_last(layer, layer.float_input, 2, body)
 

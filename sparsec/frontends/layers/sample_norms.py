@@ -30,11 +30,15 @@ def layer_normalization(layer: Layer) -> Value:
 
 @reads("RMSNormalization")
 def rms_normalization(layer: Layer) -> Value:
-    """RMSNormalization: divided by the root of the mean square over one or several axes."""
+    """RMSNormalization: divided by the root of the mean square over one or several axes.
+
+    Keras aligns the factors with the last axes, whatever the axes of the mean are.
+    """
     x = layer.float_input
     axes = tuple(sorted(layer.axes("axis", x.rank)))
     scale = layer.weight("scale", tuple(layer.size(x, axis) for axis in axes))
-    return _scaled(layer, _over_root(layer, x, x, axes, layer.number("epsilon", 1e-6)), axes, scale)
+    y = _over_root(layer, x, x, axes, layer.number("epsilon", 1e-6))
+    return layer.emit("affine" if scale.shape == x.shape[-1:] else "mul", y, scale)
 
 
 @reads("UnitNormalization")
