@@ -531,7 +531,7 @@ BAD_CONFIGS: dict[str, tuple[Path, Edit, type[SparsecError], str]] = {
         SEQUENTIAL,
         turned_into("Dropout", "Frobnicate"),
         UnsupportedLayerError,
-        r"'dropout' .* 'Frobnicate', which .*README",
+        r"'dropout' .* 'Frobnicate', which .*docs/layers.md",
     ),
     "close class": (
         SEQUENTIAL,

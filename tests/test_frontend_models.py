@@ -364,27 +364,15 @@ REFUSALS: dict[str, tuple[tuple[int | None, ...], str, Refusal, str]] = {
         "is open.*--input-shape",
     ),
     "integer images": ((8, 8, 3), "uint8", lambda keras, x: keras.layers.Resizing(4, 4)(x), "rounds integer images"),
-    "cubic": (
-        (8, 8, 3),
+    "open cubic": (
+        (None, 8, 3),
         "float32",
         lambda keras, x: keras.layers.Resizing(4, 4, interpolation="bicubic")(x),
-        "interpolation = 'bicubic'",
+        "axis 1 is open",
     ),
-    "aspect": (
-        (8, 8, 3),
-        "float32",
-        lambda keras, x: keras.layers.Resizing(4, 6, crop_to_aspect_ratio=True)(x),
-        "crop_to_aspect_ratio = True",
-    ),
-    "antialias": ((8, 8, 3), "float32", lambda keras, x: keras.layers.Resizing(4, 6, antialias=True)(x), "antialias = True"),
-    "lanczos": (
-        (8, 8, 3),
-        "float32",
-        lambda keras, x: keras.layers.UpSampling2D(2, interpolation="lanczos3")(x),
-        "interpolation = 'lanczos3'",
-    ),
+    "random crop": ((8, 8, 3), "float32", lambda keras, x: keras.layers.RandomCrop(4, 6)(x), "replace it by CenterCrop"),
     "batch concatenation": ((3,), "float32", lambda keras, x: keras.layers.Concatenate(axis=0)([x, x]), "batch axis"),
-    "other class": ((3,), "float32", lambda keras, x: keras.layers.RMSNormalization()(x), "'RMSNormalization', which sparsec"),
+    "other class": ((3,), "int32", lambda keras, x: keras.layers.Hashing(3)(x), "is a Hashing: it hashes"),
     "other operation": ((3,), "float32", lambda keras, x: keras.ops.cumsum(x), "operation 'Cumsum', which sparsec"),
 }
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparsec.frontends.layer import Layer, Value, reads
+from sparsec.frontends.layer import ALWAYS, Layer, Value, reads
 
 UNIT_EPSILON = 1e-12
 """UnitNormalization divides by no less: by a norm in Keras 3, by the root of a sum of squares in Keras 2."""
 
 
-@reads("LayerNormalization")
+@reads("LayerNormalization", passes_mask=ALWAYS)
 def layer_normalization(layer: Layer) -> Value:
     """LayerNormalization over one or several axes; with ``rms_scaling`` it divides by the deviation and does not centre."""
     x = layer.float_input
@@ -41,7 +41,7 @@ def rms_normalization(layer: Layer) -> Value:
     return layer.emit("affine" if scale.shape == x.shape[-1:] else "mul", y, scale)
 
 
-@reads("UnitNormalization")
+@reads("UnitNormalization", passes_mask=ALWAYS)
 def unit_normalization(layer: Layer) -> Value:
     """UnitNormalization: divided by the Euclidean norm over one or several axes."""
     x = layer.float_input
@@ -55,13 +55,15 @@ def unit_normalization(layer: Layer) -> Value:
     return layer.emit("div", x, norm)
 
 
-@reads("GroupNormalization")
+@reads("GroupNormalization", passes_mask=ALWAYS)
 def group_normalization(layer: Layer) -> Value:
     """GroupNormalization: every sample's groups of channels are normalised over all positions, then scaled by channel."""
     x = layer.float_input
     (axis,) = layer.axes("axis", x.rank)
     if axis == 0:
         layer.refuse("groups of samples are not read")
+    if layer.saved_by.generation == 2 and layer.mask is not None:
+        layer.refuse("leaves masked positions out of its statistics, which is not read")
     to_last = (*(other for other in range(x.rank) if other != axis), axis)
     if axis != x.rank - 1:
         x = layer.emit("transpose", x, permutation=to_last)
