@@ -5,11 +5,27 @@ The models in single precision are compiled too: bundles and ONNX files give the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from keras_models import Group, check_group, group_id, variants
+from keras_models import (
+    SAMPLES,
+    TOLERANCE,
+    Group,
+    agree,
+    check_group,
+    deploys,
+    fill,
+    floats,
+    group_id,
+    keras_outputs,
+    random_inputs,
+    read_all,
+    variants,
+)
 
 SINGLE_IN_KERAS = frozenset({"AutoContrast", "CenterCrop", "Resizing", "UpSampling2D"})
 """Layers that Keras computes in single precision even in a model of double precision."""
@@ -130,3 +146,164 @@ DOUBLE = [pytest.param("float64", group, id=f"{group_id(group)}-float64") for gr
 def test_layer(precision: str, group: Group, keras: Any, tmp_path: Path) -> None:
     tolerance = "float32" if group[0] in SINGLE_IN_KERAS else precision
     check_group(group, precision, tolerance, tmp_path, deployed=precision == "float32")
+
+
+def compare(
+    model: Any, batches: Sequence[np.ndarray], folder: Path, precision: str = "float32", tolerance: str | None = None
+) -> None:
+    models, wanted = read_all(model, folder), keras_outputs(model, batches)
+    agree(models, batches, wanted, TOLERANCE[tolerance or precision])
+    if precision == "float32":
+        deploys(models[0].graph, batches, wanted)
+
+
+# --- layers that hold layers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_spectral_normalization(precision: str, keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    with floats(precision):
+        x = keras.Input((6, 5, 3))
+        frozen = layers.SpectralNormalization(layers.Dense(4))
+        shared = layers.SpectralNormalization(layers.Conv2D(3, 3, padding="same", activation="relu"), power_iterations=2)
+        outputs = [
+            layers.SpectralNormalization(layers.Conv2D(4, 3))(x),
+            layers.SpectralNormalization(layers.Dense(5, use_bias=False))(x),
+            layers.SpectralNormalization(layers.Dense(1))(layers.Dense(1)(x)),
+            frozen(x),
+            shared(shared(x)),
+        ]
+        model = keras.Model(x, outputs)
+    fill(model)
+    frozen.trainable = False
+    compare(model, random_inputs(model), tmp_path, precision)
+
+
+def test_pipeline(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    x = keras.Input((8, 6, 3))
+    steps = [layers.Rescaling(0.5), layers.CenterCrop(6, 5), layers.Conv2D(4, 2), layers.RandomFlip(), layers.Conv2D(3, 2)]
+    outputs = [
+        layers.Pipeline(steps)(x),
+        layers.Pipeline([layers.Rescaling(2.0), layers.Pipeline([layers.Dense(4), layers.Dense(2, activation="relu")])])(x),
+    ]
+    model = keras.Model(x, outputs)
+    fill(model)
+    compare(model, random_inputs(model), tmp_path)
+
+
+def test_equalization(keras: Any, tmp_path: Path) -> None:
+    """It does nothing at inference; Keras can put it into a model in a Pipeline alone."""
+    model = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Pipeline([keras.layers.Equalization()])])
+    batches = random_inputs(model)
+    agree(read_all(model, tmp_path), batches, [batches[0]], 0.0)
+    assert np.array_equal(keras_outputs(model, batches)[0], batches[0])
+
+
+# --- categories --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float32"])
+def test_category_encoding(dtype: str, keras: Any, tmp_path: Path) -> None:
+    layer = keras.layers.CategoryEncoding
+    single, several, matrix = keras.Input((1,), dtype=dtype), keras.Input((4,), dtype=dtype), keras.Input((3, 2), dtype=dtype)
+    weights = keras.Input((4,))
+    outputs = [layer(6, output_mode=mode)(x) for mode in ("one_hot", "multi_hot", "count") for x in (single, several)]
+    outputs += [layer(6, output_mode=mode)(matrix) for mode in ("one_hot", "multi_hot", "count")]
+    outputs.append(layer(6, output_mode="count")(several, count_weights=weights))
+    model = keras.Model([single, several, matrix, weights], outputs)
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 6, (SAMPLES, *shape)).astype(dtype) for shape in ((1,), (4,), (3, 2))]
+    compare(model, [*batches, rng.normal(size=(SAMPLES, 4)).astype("float32")], tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_discretization(dtype: str, keras: Any, tmp_path: Path) -> None:
+    layer = keras.layers.Discretization
+    adapted = layer(num_bins=5)
+    adapted.adapt(np.random.default_rng(0).normal(size=(100, 1)).astype("float32"))
+    x = keras.Input((4,), dtype=dtype)
+    boundaries = [-1.5, 0.1, 2.0]
+    outputs = [layer(boundaries)(x), layer([1.0])(x), adapted(x)]
+    outputs += [layer(boundaries, output_mode=mode)(x) for mode in ("one_hot", "multi_hot", "count")]
+    model = keras.Model(x, outputs)
+    exact = np.array([[-1.5, 0.1, 2.0, -9.0], [9.0, -1.6, 0.0, 1.0], [1.0, 2.1, 0.2, -0.1]])
+    compare(model, [exact.astype(dtype)], tmp_path)
+
+
+def test_integer_lookup(keras: Any, tmp_path: Path) -> None:
+    layer, vocabulary = keras.layers.IntegerLookup, [12, 36, 1138, -42]
+    x, column = keras.Input((5,), dtype="int64"), keras.Input((1,), dtype="int64")
+    outputs = [
+        layer(vocabulary=vocabulary)(x),
+        layer(vocabulary=vocabulary, mask_token=7)(x),
+        layer(vocabulary=[7, -1, *vocabulary], mask_token=7)(x),
+        layer(vocabulary=vocabulary, num_oov_indices=3)(x),
+        layer(vocabulary=vocabulary, num_oov_indices=3, mask_token=0)(x),
+        layer(vocabulary=vocabulary, output_mode="one_hot")(x),
+        layer(vocabulary=vocabulary, output_mode="one_hot")(column),
+        layer(vocabulary=vocabulary, output_mode="multi_hot", max_tokens=9, pad_to_max_tokens=True)(x),
+        layer(vocabulary=vocabulary, output_mode="count", num_oov_indices=2)(x),
+        layer(vocabulary=[12, 36, 0, 5, 7, 8, 9, -3], num_oov_indices=0)(column),
+    ]
+    model = keras.Model([x, column], outputs)
+    tokens = np.array([[12, 7, 0, 36, -42], [1138, -5, -6, 8, 12], [7, 7, 36, 36, 1], [0, 0, 0, 12, 3]])
+    compare(model, [tokens, np.array([[12], [36], [0], [-3]])], tmp_path)
+
+
+# --- spectrograms ------------------------------------------------------------------------------------------------------
+
+
+STFT_MODES = ["log", "magnitude", "psd", "real", "imag", "stft"]
+
+STFT_OPTIONS: list[dict[str, Any]] = [
+    *({"mode": mode} for mode in STFT_MODES),
+    *({"mode": mode, "expand_dims": True, "padding": "same", "frame_step": 5} for mode in STFT_MODES),
+    {"window": "hamming", "fft_length": 32, "scaling": None},
+]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_stft_spectrogram(precision: str, keras: Any, tmp_path: Path) -> None:
+    with floats(precision):
+        inputs = [keras.Input((60, channels)) for channels in (1, 2)]
+        layer = keras.layers.STFTSpectrogram
+        model = keras.Model(inputs, [layer(frame_length=14, **option)(x) for option in STFT_OPTIONS for x in inputs])
+    compare(model, random_inputs(model), tmp_path, precision)
+
+
+def test_stft_spectrogram_channels_first(keras: Any, tmp_path: Path) -> None:
+    """TensorFlow cannot run it on a CPU; its twin with the channels last says what it computes."""
+    last, first = keras.Input((60, 2)), keras.Input((2, 60))
+    layer = keras.layers.STFTSpectrogram
+    twin = keras.Model(last, [layer(frame_length=14, **option)(last) for option in STFT_OPTIONS])
+    model = keras.Model(
+        first, [layer(frame_length=14, data_format="channels_first", **option)(first) for option in STFT_OPTIONS]
+    )
+    batches = random_inputs(twin)
+    wanted = [y.transpose(0, 3, 1, 2) if y.ndim == 4 else y.transpose(0, 2, 1) for y in keras_outputs(twin, batches)]
+    agree(read_all(model, tmp_path), [batches[0].transpose(0, 2, 1)], wanted, TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_mel_spectrogram(precision: str, keras: Any, tmp_path: Path) -> None:
+    layer = keras.layers.MelSpectrogram
+    options: list[dict[str, Any]] = [
+        {},
+        {"sequence_stride": 11, "window": "hamming", "sequence_length": 40},
+        {"sequence_length": 41, "power_to_db": False},
+        {"window": None, "power_to_db": False, "mag_exp": 1.0},
+        {"window": list(np.linspace(0.1, 1.0, 64)), "power_to_db": False, "mag_exp": 3.0},
+        {"top_db": 10.0, "ref_power": 2.0, "min_power": 1e-4, "max_freq": 3000, "min_freq": 100.0},
+    ]
+    if precision == "float64":
+        # Keras cannot take the logarithm there.
+        options = [{**option, "power_to_db": False} for option in options]
+    with floats(precision):
+        x = keras.Input((300,))
+        model = keras.Model(
+            x, [layer(**{"fft_length": 64, "sequence_stride": 16, "num_mel_bins": 6, **each})(x) for each in options]
+        )
+    # Keras makes the bands in single precision.
+    compare(model, random_inputs(model), tmp_path, precision, tolerance="float32")

@@ -138,12 +138,22 @@ class StoredVariables:
         """How many were asked for."""
         return self._used
 
+    @property
+    def first(self) -> Variable | None:
+        """The first of all, if there is any."""
+        return self._variables[0] if self._variables else None
+
     def take(self) -> Variable | None:
         """The next one, ``None`` after the last."""
         if self._used >= len(self._variables):
             return None
         self._used += 1
         return self._variables[self._used - 1]
+
+    def leave_out(self, shape: Shape) -> None:
+        """Forget the last one of a shape, which no part is to take; some sources list it before those that parts take."""
+        last = next((i for i in reversed(range(self._used, len(self._variables))) if self._variables[i].shape == shape), None)
+        self._variables = [variable for index, variable in enumerate(self._variables) if index != last]
 
 
 class Walk(Protocol):

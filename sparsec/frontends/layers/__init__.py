@@ -4,6 +4,7 @@ from sparsec.frontends.layers import (
     activations,
     adaptive,
     arithmetic,
+    categories,
     convolutional,
     core,
     images,
@@ -13,12 +14,15 @@ from sparsec.frontends.layers import (
     pooling,
     reshaping,
     sample_norms,
+    spectrograms,
+    wrapping,
 )
 
 __all__ = [
     "activations",
     "adaptive",
     "arithmetic",
+    "categories",
     "convolutional",
     "core",
     "images",
@@ -28,4 +32,6 @@ __all__ = [
     "pooling",
     "reshaping",
     "sample_norms",
+    "spectrograms",
+    "wrapping",
 ]
