@@ -17,16 +17,17 @@ from sparsec.encodings import ENCODINGS, LEVELS
 from sparsec.errors import GraphError, InputError, VerificationError
 from sparsec.frontends import read
 from sparsec.heap import give_back
-from sparsec.inspection import LayerFacts, describe, layer_facts
 from sparsec.ir import BATCH, Array, Graph, evaluate
+from sparsec.layers import LayerFacts, layer_facts, total_of
 from sparsec.lowering import lower
 from sparsec.ops import check, evaluate_graph
 from sparsec.passes import Decision, Rounding, ShrinkPlan, multiple_of, optimise
 from sparsec.program import Program
+from sparsec.record import Outcome, manifest_report, outcomes
 from sparsec.runtime import Model
 from sparsec.sampling import guess_ranges
 from sparsec.shapes import given_shapes, open_sizes
-from sparsec.text import Column, Row, bytes_text, change, percent, render
+from sparsec.text import Column, Row, bytes_text, change, change_text, percent, render
 from sparsec.verification import explain
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ NO_SOURCES = {".onnx": "ONNX files are not a source for compile yet", ".npz": "a
 COLUMNS = (
     Column("Layer"),
     Column("Operators"),
-    Column("Units", numeric=True),
+    Column("Channels", numeric=True),
     Column("Parameters", numeric=True),
+    Column("MACs", numeric=True),
     Column("Zeros", numeric=True),
     Column("Stored as"),
     Column("Bytes", numeric=True),
@@ -100,14 +102,19 @@ class Compiled:
         """The bytes of the weights in a bundle, estimated."""
         return sum(note.bytes for note in self.program.notes.values())
 
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """What became of every layer of the source, by its path, in order of execution."""
+        return outcomes(self.before, self.after, self.decisions)
+
     def rows(self) -> list[Row]:
         """What happened to each layer that has weights or was decided upon; the columns are :data:`COLUMNS`."""
         left = {layer.layer: layer for layer in self.after}
-        remarks = _remarks(self.decisions)
+        found = self.outcomes
         return [
-            _row(layer, left.get(layer.layer), remarks.get(layer.layer, []))
+            _row(layer, left.get(layer.layer), found[layer.layer])
             for layer in self.before
-            if layer.weights or layer.layer in remarks
+            if layer.weights or found[layer.layer].notes
         ]
 
     def headline(self) -> str:
@@ -116,6 +123,9 @@ class Compiled:
         kept = sum(layer.parameters - layer.zeros for layer in self.after)
         sizes = f"{bytes_text(self.dense_bytes)} -> {bytes_text(self.stored_bytes)}"
         lines = [f"{self.source}: {parameters:,} parameters, {kept:,} of them left and not zero; weights {sizes}"]
+        macs = change_text(*(total_of(layer.macs for layer in layers) for layers in (self.before, self.after)))
+        if macs:
+            lines.append(f"{macs} multiply-accumulates for one sample")
         if self.comparisons:
             worst = max(self.comparisons, key=lambda output: output.relative)
             lines.append(
@@ -134,7 +144,7 @@ class Compiled:
     def report(self) -> dict[str, Any]:
         """All of it as a JSON object."""
         left = {layer.layer: layer for layer in self.after}
-        remarks = _remarks(self.decisions)
+        found = self.outcomes
         return {
             "source": self.source,
             "source_sha256": self.meta.source_sha256,
@@ -146,9 +156,10 @@ class Compiled:
                     "operators": list(layer.operators),
                     "before": _sizes(layer),
                     "after": _sizes(left[layer.layer]) if layer.layer in left else None,
+                    "channels": found[layer.layer].to_json()["channels"],
                     "encoding": left[layer.layer].encodings if layer.layer in left else "",
                     "bytes": _stored(left[layer.layer]) if layer.layer in left else 0,
-                    "notes": remarks.get(layer.layer, []),
+                    "notes": list(found[layer.layer].notes),
                 }
                 for layer in self.before
             ],
@@ -156,6 +167,10 @@ class Compiled:
                 "before": sum(layer.parameters for layer in self.before),
                 "after": sum(layer.parameters for layer in self.after),
                 "nonzero": sum(layer.parameters - layer.zeros for layer in self.after),
+            },
+            "macs": {
+                "before": total_of(layer.macs for layer in self.before),
+                "after": total_of(layer.macs for layer in self.after),
             },
             "bytes": {"dense": self.dense_bytes, "stored": self.stored_bytes},
             "verification": {
@@ -263,7 +278,7 @@ def compile(  # noqa: A001
     meta = BundleMeta(
         source_sha256=sha256,
         options=options,
-        report={"decisions": [decision.to_json() for decision in decisions]},
+        report=manifest_report(outcomes(before, after, decisions).values(), decisions),
         selfcheck=expected.selfcheck() if expected is not None else None,
     )
     report("done", 1.0)
@@ -362,17 +377,11 @@ def _blame(failed: Sequence[OutputComparison], expected: _Expected, inputs: Sequ
     )
 
 
-def _remarks(decisions: Sequence[Decision]) -> dict[str, list[str]]:
-    remarks: dict[str, list[str]] = {}
-    for decision in decisions:
-        remarks.setdefault(decision.layer, []).append(describe(decision.to_json()))
-    return remarks
-
-
 def _sizes(layer: LayerFacts) -> dict[str, Any]:
     return {
         "shape": list(layer.shape),
         "parameters": layer.parameters,
+        "macs": layer.macs,
         "zeros": layer.zeros,
         "units": layer.units,
         "zero_units": layer.zero_units,
@@ -383,15 +392,21 @@ def _stored(layer: LayerFacts) -> int:
     return sum(weight.stored_bytes for weight in layer.weights)
 
 
-def _row(before: LayerFacts, after: LayerFacts | None, remarks: Sequence[str]) -> Row:
+def _row(before: LayerFacts, after: LayerFacts | None, outcome: Outcome) -> Row:
     units, parameters = (after.units, after.parameters) if after is not None else (0, 0)
     return (
         before.layer,
         " ".join(before.operators),
         change(before.units, units) if before.units else "",
         change(before.parameters, parameters),
+        _macs(before.macs, 0 if after is None else after.macs),
         percent(before.zeros, before.parameters),
         after.encodings if after is not None else "",
         bytes_text(_stored(after)) if after is not None and after.weights else "",
-        "; ".join(remarks),
+        "; ".join(outcome.notes),
     )
+
+
+def _macs(before: int | None, after: int | None) -> str:
+    """Empty for layers that have none, such as activations."""
+    return change_text(before, after) if before != 0 or after != 0 else ""

@@ -10,139 +10,22 @@ from typing import Any
 import numpy as np
 
 from sparsec.bundle import read_bundle
-from sparsec.encodings import POSITIONS
-from sparsec.encodings.stored import matrix_shape, to_matrix
 from sparsec.errors import FormatError, InputError
 from sparsec.extras import require
 from sparsec.files import check_input
 from sparsec.frontends import SUFFIXES as KERAS_SUFFIXES
 from sparsec.frontends import read
-from sparsec.ir import Array, Graph, Shape
-from sparsec.lowering import lower, matrix_rows
+from sparsec.ir import Array, Graph
+from sparsec.layers import LayerFacts, WeightFacts, layer_facts, total_of, weight_facts
+from sparsec.lowering import lower
 from sparsec.ops import infer_types
 from sparsec.passes import optimise
-from sparsec.program import EncodingNote
+from sparsec.record import Cost, Outcome, outcomes, recorded
 
 Progress = Callable[[str, float], None]
 """Called with what is being done, and how much of the whole is done, from 0 to 1."""
 
-PARTICIPLES = {"shrink": "shrunk", "fold": "folded"}
-
 SUFFIXES = (*KERAS_SUFFIXES, ".npz", ".onnx")
-
-
-@dataclass(frozen=True)
-class WeightFacts:
-    """One weight.
-
-    Attributes:
-        path: its name.
-        shape: its shape.
-        dtype: its dtype.
-        zeros: the number of elements that are zero.
-        units: the rows of its matrix view, the output channels; 0 for what no operator reads as a matrix.
-        zero_units: how many of them hold zeros only.
-        dense_bytes: the bytes of the values themselves.
-        encoding: how it is stored; empty where nothing was chosen.
-        bytes: the bytes in a bundle by encoding, estimated after compression; encodings that cannot win may be missing.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    zeros: int
-    units: int
-    zero_units: int
-    dense_bytes: int
-    encoding: str = ""
-    bytes: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def stored_bytes(self) -> int:
-        """The bytes in a bundle in its own encoding, estimated; 0 where that is not known."""
-        return self.bytes.get(self.encoding, 0)
-
-
-@dataclass(frozen=True)
-class LayerFacts:
-    """One layer of the source.
-
-    Attributes:
-        layer: its path.
-        operators: what it computes, in order.
-        shape: of its output, with names for sizes that are open.
-        weights: its weights; one that layers share is the first one's.
-        notes: what the compiler decided about it, and why.
-    """
-
-    layer: str
-    operators: tuple[str, ...]
-    shape: tuple[int | str, ...]
-    weights: tuple[WeightFacts, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def parameters(self) -> int:
-        """The number of elements of all weights."""
-        return sum(weight.size for weight in self.weights)
-
-    @property
-    def zeros(self) -> int:
-        """How many of them are zero."""
-        return sum(weight.zeros for weight in self.weights)
-
-    @property
-    def units(self) -> int:
-        """The output channels of its last matrix, 0 where it has none."""
-        return next((weight.units for weight in reversed(self.weights) if weight.units), 0)
-
-    @property
-    def zero_units(self) -> int:
-        """How many of them have zero weights only."""
-        return next((weight.zero_units for weight in reversed(self.weights) if weight.units), 0)
-
-    @property
-    def dense_bytes(self) -> int:
-        """The bytes of the values themselves."""
-        return sum(weight.dense_bytes for weight in self.weights)
-
-    @property
-    def encodings(self) -> str:
-        """How its matrices are stored; how its vectors are where it has no matrix."""
-        matrices = [weight.encoding for weight in self.weights if weight.units]
-        return ", ".join(dict.fromkeys(matrices or [weight.encoding for weight in self.weights]))
-
-    def bytes_in(self, positions: str) -> int | None:
-        """The estimated bytes with one encoding of positions for all matrices; ``None`` where that cannot win."""
-        total = 0
-        for weight in self.weights:
-            wanted = positions if weight.units else ""
-            sizes = [size for name, size in weight.bytes.items() if wanted in ("", name.partition("+")[0])]
-            if not sizes:
-                return None
-            total += min(sizes)
-        return total
-
-    def to_json(self) -> dict[str, Any]:
-        """The layer as a JSON object."""
-        return {
-            "layer": self.layer,
-            "operators": list(self.operators),
-            "shape": list(self.shape),
-            "parameters": self.parameters,
-            "zeros": self.zeros,
-            "units": self.units,
-            "zero_units": self.zero_units,
-            "dense_bytes": self.dense_bytes,
-            "bytes": {name: self.bytes_in(name) for name in POSITIONS},
-            "notes": list(self.notes),
-            "weights": [{**asdict(weight), "bytes": dict(weight.bytes)} for weight in self.weights],
-        }
 
 
 @dataclass(frozen=True)
@@ -157,6 +40,8 @@ class Inspection:
         inputs: name and type of each input.
         outputs: name and type of each output.
         layers: in order of execution.
+        outcomes: what compiling does to each layer of a Keras file, or did to each of the source of a bundle, by path; layers
+            that it did nothing to may be missing.
     """
 
     source: str
@@ -166,6 +51,32 @@ class Inspection:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     layers: tuple[LayerFacts, ...]
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def macs(self) -> int | None:
+        """The multiply-accumulates for one sample; ``None`` where they depend on sizes that are open."""
+        return total_of(layer.macs for layer in self.layers)
+
+    @property
+    def gone(self) -> tuple[Outcome, ...]:
+        """The layers of the source of a bundle that it holds no more."""
+        held = {layer.layer for layer in self.layers}
+        return tuple(outcome for layer, outcome in self.outcomes.items() if layer not in held)
+
+    @property
+    def before(self) -> Cost | None:
+        """What the source takes; ``None`` where that is not known."""
+        return self._total([outcome.before for outcome in self.outcomes.values()])
+
+    @property
+    def after(self) -> Cost | None:
+        """What is left of it once it is compiled; ``None`` where that is not known."""
+        return self._total([outcome.after for outcome in self.outcomes.values()])
+
+    def _total(self, costs: Sequence[Cost | None]) -> Cost | None:
+        known = [cost for cost in costs if cost is not None]
+        return Cost.total(known) if known else None
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as a JSON object."""
@@ -176,11 +87,18 @@ class Inspection:
             "details": dict(self.details),
             "inputs": list(self.inputs),
             "outputs": list(self.outputs),
-            "layers": [layer.to_json() for layer in self.layers],
+            "layers": [self._layer_json(layer) for layer in self.layers],
+            "gone": [{**outcome.to_json(), "notes": list(outcome.notes)} for outcome in self.gone],
             "parameters": sum(layer.parameters for layer in self.layers),
+            "macs": self.macs,
             "zeros": sum(layer.zeros for layer in self.layers),
             "dense_bytes": sum(layer.dense_bytes for layer in self.layers),
+            **{side: None if cost is None else asdict(cost) for side, cost in (("before", self.before), ("after", self.after))},
         }
+
+    def _layer_json(self, layer: LayerFacts) -> dict[str, Any]:
+        outcome = self.outcomes.get(layer.layer, Outcome(layer.layer, None, None, None, ()))
+        return {**layer.to_json(), **outcome.to_json(), "notes": list(outcome.notes)}
 
 
 def inspect(path: str | Path, progress: Progress | None = None) -> Inspection:
@@ -207,101 +125,17 @@ def inspect(path: str | Path, progress: Progress | None = None) -> Inspection:
     return _inspect_bundle(path, report) if suffix == ".npz" else _inspect_keras(path, report)
 
 
-def layer_facts(
-    graph: Graph,
-    notes: Mapping[str, EncodingNote] | None = None,
-    encodings: Mapping[str, str] | None = None,
-    remarks: Mapping[str, Sequence[str]] | None = None,
-) -> tuple[LayerFacts, ...]:
-    """The layers of a graph, in order of execution.
-
-    Args:
-        graph: a checked graph.
-        notes: what lowering found about each weight.
-        encodings: how each weight is stored, where that is not what lowering chose.
-        remarks: what was decided, by layer.
-    """
-    types = infer_types(graph)
-    rows = matrix_rows(graph)
-    operators: dict[str, dict[str, None]] = {}
-    shapes: dict[str, Shape] = {}
-    owned: dict[str, list[str]] = {}
-    taken: set[str] = set()
-    for node in graph.nodes:
-        layer = node.layer or node.name
-        operators.setdefault(layer, {})[node.op] = None
-        shapes[layer] = types[node.outputs[0]].shape
-        for value in node.inputs:
-            if value in graph.weights and value not in taken:
-                taken.add(value)
-                owned.setdefault(layer, []).append(value)
-    return tuple(
-        LayerFacts(
-            layer,
-            tuple(ops),
-            tuple(dim if isinstance(dim, int) else str(dim) for dim in shapes[layer]),
-            tuple(
-                weight_facts(path, graph.weights[path], rows.get(path), (notes or {}).get(path), (encodings or {}).get(path))
-                for path in owned.get(layer, ())
-            ),
-            tuple((remarks or {}).get(layer, ())),
-        )
-        for layer, ops in operators.items()
-    )
-
-
-def describe(decision: Mapping[str, Any]) -> str:
-    """A decision of a pass in words, from its JSON form."""
-    stage, outcome, reason = (str(decision.get(key, "")) for key in ("stage", "outcome", "reason"))
-    before, after = decision.get("before"), decision.get("after")
-    if outcome == "refused":
-        # Some of a layer's channels may go and others not; each is a decision of its own.
-        what = f"not {PARTICIPLES.get(stage, stage)}{' further' if before != after else ''}"
-    else:
-        what = outcome if before is None else f"{outcome} {before} -> {after}"
-    return f"{what}: {reason}" if reason else what
-
-
-def weight_facts(
-    path: str, array: Array, rows: tuple[int, ...] | None, note: EncodingNote | None = None, encoding: str | None = None
-) -> WeightFacts:
-    """The facts about one weight.
-
-    Args:
-        path: its name.
-        array: its values.
-        rows: the axes that make up the rows of its matrix view; ``None`` for what is no matrix.
-        note: what lowering found about it.
-        encoding: how it is stored, where that is not what lowering chose.
-    """
-    units = zero_units = 0
-    if rows is not None:
-        units = matrix_shape(array.shape, rows)[0]
-        zero_units = units - int(np.count_nonzero(to_matrix(array, rows).any(axis=1)))
-    return WeightFacts(
-        path,
-        tuple(int(size) for size in array.shape),
-        array.dtype.name,
-        array.size - int(np.count_nonzero(array)),
-        units,
-        zero_units,
-        array.nbytes,
-        encoding or (note.encoding if note is not None else ""),
-        dict(note.candidates) if note is not None else {},
-    )
-
-
 def _inspect_keras(path: Path, report: Progress) -> Inspection:
     report("reading", 0.0)
     model = read(path)
     report("looking for what can be removed", 0.1)
-    remarks: dict[str, list[str]] = {}
-    for decision in optimise(model.graph, round_to=None).decisions:
-        remarks.setdefault(decision.layer, []).append(describe(decision.to_json()))
+    optimised = optimise(model.graph, round_to=None)
     program = lower(model.graph, progress=lambda done, total: report("measuring encodings", 0.3 + 0.7 * done / total))
     details = {"saved by": f"Keras {model.saved_by.version}", "SHA-256": model.sha256}
     # Encodings are those that compile would choose if it removed nothing: bytes belong to the file as it is.
-    return _inspection(path, "keras", model.graph, details, layer_facts(model.graph, program.notes, remarks=remarks))
+    layers = layer_facts(model.graph, program.notes)
+    found = outcomes(layers, layer_facts(optimised.graph), optimised.decisions)
+    return _inspection(path, "keras", model.graph, details, layers, found)
 
 
 def _inspect_bundle(path: Path, report: Progress) -> Inspection:
@@ -319,19 +153,18 @@ def _inspect_bundle(path: Path, report: Progress) -> Inspection:
         "file": f"{path.stat().st_size:,} bytes",
     }
     encodings = {name: stored.encoding for name, stored in bundle.program.tensors.items()}
-    return _inspection(
-        path, "bundle", graph, details, layer_facts(graph, program.notes, encodings, _remarks(bundle.meta.report))
-    )
+    layers = layer_facts(graph, program.notes, encodings)
+    return _inspection(path, "bundle", graph, details, layers, recorded(bundle.meta.report))
 
 
-def _remarks(report: Mapping[str, Any] | None) -> dict[str, list[str]]:
-    remarks: dict[str, list[str]] = {}
-    for item in (report or {}).get("decisions", ()):
-        remarks.setdefault(str(item.get("layer", "")), []).append(describe(item))
-    return remarks
-
-
-def _inspection(path: Path, kind: str, graph: Graph, details: Mapping[str, str], layers: tuple[LayerFacts, ...]) -> Inspection:
+def _inspection(
+    path: Path,
+    kind: str,
+    graph: Graph,
+    details: Mapping[str, str],
+    layers: tuple[LayerFacts, ...],
+    found: Mapping[str, Outcome],
+) -> Inspection:
     types = infer_types(graph)
     return Inspection(
         str(path),
@@ -341,6 +174,7 @@ def _inspection(path: Path, kind: str, graph: Graph, details: Mapping[str, str],
         tuple(f"{entry.name}: {entry.type}" for entry in graph.inputs),
         tuple(f"{port.name}: {types[port.value]}" for port in graph.outputs),
         layers,
+        found,
     )
 
 
@@ -363,7 +197,7 @@ def _inspect_onnx(path: Path) -> Inspection:
             WeightFacts(name, shape, values.dtype.name, size - nonzeros, 0, 0, size * values.itemsize, "sparse_initializer")
         )
     readers = {name: node.op_type for node in reversed(model.graph.node) for name in node.input}
-    layers = tuple(LayerFacts(w.path, (readers.get(w.path, "unused"),), w.shape, (w,)) for w in weights)
+    layers = tuple(LayerFacts(w.path, (readers.get(w.path, "unused"),), w.shape, (w,), None) for w in weights)
     details = {
         "opset": ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in model.opset_import),
         "IR version": str(model.ir_version),

@@ -60,3 +60,19 @@ def percent(part: float, whole: float) -> str:
 def change(before: int, after: int) -> str:
     """``1,000 -> 512``, or the one number where nothing changed."""
     return f"{before:,}" if before == after else f"{before:,} -> {after:,}"
+
+
+def count_text(count: float) -> str:
+    """``1.25 M``, in powers of 1000."""
+    for unit in ("", " k", " M"):
+        if abs(count) < 999.5:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g} G"
+
+
+def change_text(before: float | None, after: float | None) -> str:
+    """``1.25 M -> 312 k``, or the one number where nothing changed; empty where one is not known."""
+    if before is None or after is None:
+        return ""
+    return count_text(before) if before == after else f"{count_text(before)} -> {count_text(after)}"

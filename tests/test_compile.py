@@ -18,10 +18,10 @@ import sparsec
 from sparsec import compiler
 from sparsec.bundle import read_bundle
 from sparsec.frontends import read
-from sparsec.inspection import describe
 from sparsec.ops import evaluate_graph
 from sparsec.passes import Decision
 from sparsec.pruning import prune_file
+from sparsec.record import describe
 
 FROZEN = Path(__file__).parent / "frozen" / "keras-3.15.1"
 READABLE = ("axes", "lenet", "mlp", "mobile", "nested", "norm", "ops", "resnet", "series", "volume")

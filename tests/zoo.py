@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 SPARSITY = 0.7
-"""The share of zeros in every kernel."""
+"""The share of zeros in every kernel, unless another one is asked for."""
 
 SCALE_SHIFT, MEAN_SHIFT = 0.2, 0.2
 """How far BatchNormalization is moved from the statistics of a batch: relative scale, and standard deviations of shift."""
@@ -76,8 +76,14 @@ def images(family: Family, count: int, seed: int) -> np.ndarray:
     return (family.low + (family.high - family.low) * unit).astype(np.float32)
 
 
-def build(family: Family, seed: int = 0) -> Any:
-    """The network with random, pruned weights and calibrated BatchNormalization; its outputs are logits."""
+def build(family: Family, seed: int = 0, sparsity: float = SPARSITY) -> Any:
+    """The network with random, pruned weights and calibrated BatchNormalization; its outputs are logits.
+
+    Args:
+        family: which one.
+        seed: of the weights.
+        sparsity: the share of zeros in every kernel.
+    """
     import keras
 
     keras.backend.clear_session()
@@ -85,8 +91,8 @@ def build(family: Family, seed: int = 0) -> Any:
     model = getattr(keras.applications, family.name)(weights=None, classifier_activation=None, input_shape=size)
     rng = np.random.default_rng(seed)
     for layer in layers_of(model):
-        draw_weights(layer, rng)
-    prune_random(model, rng)
+        draw_weights(layer, rng, sparsity)
+    prune_random(model, rng, sparsity)
     calibrate_batchnorm(model, images(family, CALIBRATION_SAMPLES, seed + 1))
     perturb_batchnorm(model, rng)
     return model
@@ -108,7 +114,7 @@ def kernels_of(layer: Any) -> Iterator[Any]:
             yield weight
 
 
-def draw_weights(layer: Any, rng: np.random.Generator) -> None:
+def draw_weights(layer: Any, rng: np.random.Generator, sparsity: float = SPARSITY) -> None:
     """Draw the weights of one layer, kernels as He et al. 2015 do, for the entries that pruning leaves."""
     kernels = {id(weight) for weight in kernels_of(layer)}
     for weight in layer.weights:
@@ -116,7 +122,7 @@ def draw_weights(layer: Any, rng: np.random.Generator) -> None:
         if id(weight) in kernels:
             depthwise = "Depthwise" in type(layer).__name__ or name == "depthwise_kernel"
             fan_in = np.prod(shape[:-2] if depthwise else shape[:-1])
-            scale = np.sqrt(2.0 / (fan_in * (1.0 - SPARSITY))) * (GATE_SCALE if is_gate(layer) else 1.0)
+            scale = np.sqrt(2.0 / (fan_in * (1.0 - sparsity))) * (GATE_SCALE if is_gate(layer) else 1.0)
             weight.assign(rng.standard_normal(shape, np.float32) * np.float32(scale))
         elif name == "bias" or name == "beta":
             weight.assign(rng.normal(0.0, 0.2, shape))

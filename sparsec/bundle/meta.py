@@ -19,7 +19,7 @@ class BundleMeta:
         sparsec_version: the version that wrote the file; :func:`~sparsec.bundle.write_bundle` sets it.
         source_sha256: SHA-256 of the source file in lower-case hexadecimal, ``None`` where there is no file.
         options: the options it was compiled with, JSON values.
-        report: decisions of the passes, free JSON; ``None`` leaves it out.
+        report: what became of each layer, and why, free JSON; ``None`` leaves it out.
         selfcheck: expected outputs of the original model, ``None`` where there are none.
     """
 

@@ -3,7 +3,7 @@
 from sparsec.ops import arithmetic, attention, elementwise, gather, linear, norm, pooling, shape
 from sparsec.ops.base import OPS, REQUIRED, Attribute, Kind, Op, get_op
 from sparsec.ops.shape import TO_THE_END, TO_THE_START
-from sparsec.ops.typing import check, evaluate_graph, infer_types, make_node
+from sparsec.ops.typing import check, evaluate_graph, infer_types, make_node, node_macs
 
 __all__ = [
     "OPS",
@@ -23,6 +23,7 @@ __all__ = [
     "infer_types",
     "linear",
     "make_node",
+    "node_macs",
     "norm",
     "pooling",
     "shape",

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from sparsec.errors import GraphError
-from sparsec.ir import Array, Attrs, TensorType, format_shape
+from sparsec.ir import Array, Attrs, Dim, TensorType, format_shape, product
 from sparsec.ops.base import (
     Attribute,
     Kind,
@@ -45,6 +45,9 @@ class Matmul(Op):
         if a.shape[-1] != b.shape[-2]:
             raise GraphError(f"a {a} and b {b} do not fit, or cannot be shown to before the model runs")
         return (TensorType(a.dtype, (*broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])),)
+
+    def macs(self, attrs: Attrs, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> Dim:
+        return product((*outputs[0].shape, required(inputs, 0, "a").shape[-1]))
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         return (given(inputs[0]) @ given(inputs[1]),)
@@ -177,6 +180,10 @@ class Attention(Op):
         if mask is not None and (mask.rank > 4 or broadcast_shapes(mask.shape, logits) != logits):
             raise GraphError(f"mask {mask} does not broadcast to {format_shape(logits)}")
         return (TensorType(q.dtype, (*q.shape[:2], values // groups * heads)),)
+
+    def macs(self, attrs: Attrs, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> Dim:
+        q, k = required(inputs, 0, "q"), required(inputs, 1, "k")
+        return product((*q.shape[:2], k.shape[1], q.shape[-1] + outputs[0].shape[-1]))
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         q, k, v = given(inputs[0]), given(inputs[1]), given(inputs[2])

@@ -106,6 +106,18 @@ class Op(ABC):
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         """The outputs, in the dtype of the inputs; ``inputs`` have passed :meth:`infer`."""
 
+    def macs(self, attrs: Attrs, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> Dim:
+        """The multiply-accumulates: every product that goes into a sum, those with zeros and padding included.
+
+        None by default: activations, normalisation, pooling and the like are not counted.
+
+        Args:
+            attrs: complete and converted attributes.
+            inputs: types in order, ``None`` for an optional input that is absent.
+            outputs: the types that :meth:`infer` gives.
+        """
+        return 0
+
     @classmethod
     def complete(cls, attrs: Mapping[str, object]) -> dict[str, AttrValue]:
         """``attrs`` converted, with defaults for those that are not given.

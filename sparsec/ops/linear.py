@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from sparsec.errors import GraphError
-from sparsec.ir import Array, Attrs, Dim, TensorType
+from sparsec.ir import Array, Attrs, Dim, TensorType, product
 from sparsec.ops.base import (
     Attribute,
     Kind,
@@ -62,6 +62,11 @@ def _operands(inputs: Sequence[TensorType | None]) -> tuple[TensorType, TensorTy
     return x, kernel, bias
 
 
+def _per_element(outputs: Sequence[TensorType], products: Sequence[Dim]) -> Dim:
+    """The multiply-accumulates where each element of the output sums this many products."""
+    return product((*outputs[0].shape, *products))
+
+
 @register
 class Dense(Op):
     """``x @ kernel + bias`` over the last axis; ``kernel`` is ``[in, out]``."""
@@ -78,6 +83,9 @@ class Dense(Op):
         expect_shape(kernel, (x.shape[-1], kernel.shape[1]), "kernel")
         expect_shape(bias, (kernel.shape[1],), "bias")
         return (TensorType(x.dtype, (*x.shape[:-1], kernel.shape[1])),)
+
+    def macs(self, attrs: Attrs, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> Dim:
+        return _per_element(outputs, required(inputs, 1, "kernel").shape[:1])
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         return (_with_bias(given(inputs[0]) @ given(inputs[1]), optional_array(inputs, 2)),)
@@ -109,6 +117,9 @@ class Conv(Op):
         expect_shape(bias, (filters,), "bias")
         window = [static(size, "the window") for size in kernel.shape[:-2]]
         return (TensorType(x.dtype, (x.shape[0], *output_sizes(attrs, x.shape[1:-1], window), filters)),)
+
+    def macs(self, attrs: Attrs, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> Dim:
+        return _per_element(outputs, required(inputs, 1, "kernel").shape[:-1])
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         x, kernel = given(inputs[0]), given(inputs[1])
@@ -151,6 +162,9 @@ class DepthwiseConv(Op):
         expect_shape(bias, (channels,), "bias")
         window = [static(size, "the window") for size in kernel.shape[:-2]]
         return (TensorType(x.dtype, (x.shape[0], *output_sizes(attrs, x.shape[1:-1], window), channels)),)
+
+    def macs(self, attrs: Attrs, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> Dim:
+        return _per_element(outputs, required(inputs, 1, "kernel").shape[:-2])
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         x, kernel = given(inputs[0]), given(inputs[1])
@@ -206,6 +220,9 @@ class ConvTranspose(Op):
                 raise GraphError(f"crops {crops} leave nothing of the result of {x} and {kernel}")
             sizes.append(size)
         return (TensorType(x.dtype, (x.shape[0], *sizes, kernel.shape[-2])),)
+
+    def macs(self, attrs: Attrs, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> Dim:
+        return product((*required(inputs, 0, "x").shape, *required(inputs, 1, "kernel").shape[:-1]))
 
     def evaluate(self, attrs: Attrs, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
         x, kernel = given(inputs[0]), given(inputs[1])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from sparsec.errors import GraphError
-from sparsec.ir import ABSENT, Array, Graph, Node, TensorType, check_structure, weight_type
+from sparsec.ir import ABSENT, BATCH, Array, Graph, Node, TensorType, check_structure, substitute, weight_type
 from sparsec.ops.base import get_op
 
 
@@ -54,6 +54,19 @@ def infer_types(graph: Graph) -> dict[str, TensorType]:
     for node in graph.nodes:
         types.update(zip(node.outputs, infer_node(node, types), strict=True))
     return types
+
+
+def node_macs(node: Node, types: Mapping[str, TensorType]) -> int | None:
+    """The multiply-accumulates of a node for one sample; ``None`` where they depend on sizes that are open.
+
+    Args:
+        node: of a checked graph.
+        types: of all values of the graph.
+    """
+    inputs = [None if name == ABSENT else types[name] for name in node.inputs]
+    count = get_op(node.op).macs(node.attrs, inputs, [types[name] for name in node.outputs])
+    known = substitute(count, {BATCH: 1})
+    return known if isinstance(known, int) else None
 
 
 def check(graph: Graph, after: str) -> dict[str, TensorType]:
