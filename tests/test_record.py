@@ -1,4 +1,4 @@
-"""The record of a compilation: multiply-accumulates, and channels kept, removed, merged and refused, wherever they are shown."""
+"""The record of a compilation: multiply-accumulates, and what became of channels, wherever they are shown."""
 
 from __future__ import annotations
 
