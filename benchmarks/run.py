@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import families
 import import_time
 import kernels
 import networks
@@ -9,7 +10,7 @@ import networks
 
 def main() -> None:
     """Run them one after the other, those first that others disturb most."""
-    for benchmark in (import_time, kernels, networks):
+    for benchmark in (import_time, kernels, networks, families):
         print(f"--- {benchmark.__name__}", flush=True)
         benchmark.main()
 

@@ -182,6 +182,8 @@ def describe(decision: Mapping[str, Any]) -> str:
     if outcome == "refused":
         # Some of a layer's channels may go and others not; each is a decision of its own.
         what = f"not {PARTICIPLES.get(stage, stage)}{' further' if before != after else ''}"
+    elif outcome == "merged" or before is None:
+        what = outcome
     else:
-        what = outcome if before is None else f"{outcome} {before} -> {after}"
+        what = f"{outcome} {before} -> {after}"
     return f"{what}: {reason}" if reason else what
