@@ -585,11 +585,25 @@ def test_channels_first_layers_are_tied_across_their_transposes():
     assert {"a", "b"} in group_names(model.graph)
 
 
-def test_a_grouped_convolution_is_pruned_by_itself():
+def test_every_group_of_a_grouped_convolution_is_pruned_alike():
     net = Net(6, 6, 4)
-    model = net.model(net.head(net.conv("b", net.conv("a", "x", 8), 6, groups=2)))
+    model = net.model(net.head(net.conv("b", net.conv("a", "x", 8), 12, groups=4)))
     gone = pruned_units(plan(model, 0.5))
-    assert (gone["a"].size, gone["b"].size) == (4, 3)
+    assert np.bincount(gone["a"] // 2).tolist() == [1, 1, 1, 1]
+    assert gone["b"].size == 6, "as many as asked for, though a group has no half"
+    assert np.bincount(gone["b"] // 3).min() == 1
+    small, _, _ = shrink(simplify(model.graph.with_nodes(model.graph.nodes, pruned(model, plan(model, 0.5, whole=True)))))
+    assert small.weights["a/kernel"].shape == (3, 3, 4, 4)
+    assert small.weights["b/kernel"].shape == (3, 3, 1, 8)
+
+
+def test_units_that_a_reshape_makes_positions_are_one_unit():
+    net = Net(5)
+    x = net.op("reshape", "places", net.dense("a", "x", 4 * 4 * 6), shape=(0, 4, 4, 6))
+    model = net.model(net.head(net.conv("b", x, 8)))
+    gone = pruned_units(plan(model, 0.5))
+    assert gone["a"].size == 48
+    assert np.unique(gone["a"] % 6).size == 3
 
 
 def test_a_group_with_a_layer_that_stays_stays_as_a_whole():

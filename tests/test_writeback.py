@@ -320,7 +320,7 @@ def test_keras_loads_what_older_versions_wrote(path, tmp_path):
 def test_masks_of_pruning_wrappers_are_sliced(path, tmp_path):
     source, out = tmp_path / "source.h5", tmp_path / "out.h5"
     prune_file(path, source, method="unit", sparsity=0.5)
-    write_keras(source, plan_of(source), out)
+    write_keras(source, plan_of(source, 1), out)
     masks, shapes = {}, {}
     for file in (source, out):
         with h5py.File(file) as h5:

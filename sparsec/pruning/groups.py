@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sparsec.ir import Array, Graph
 from sparsec.ops import infer_types
-from sparsec.passes.shrink.classes import tie_graph
+from sparsec.passes.shrink.classes import Classes, RuledNode, tie_graph
 from sparsec.passes.simplify import simplify
 from sparsec.pruning.kernels import Kernel, find_kernels
 from sparsec.pruning.masks import Mask, Scores, unit_energies
@@ -32,16 +32,19 @@ class Group:
         kernels: in the order in which they are first applied.
         members: for each kernel, which unit of the group each of its units belongs to, ``[units of the kernel]``.
         units: the number of units of the group; it is these that are ranked and counted.
+        cells: which units are ranked with each other: groups of a convolution have to remain equally large, so that each is
+            ranked by itself; numbered from 0, ``[units]``.
     """
 
     kernels: tuple[Kernel, ...]
     members: tuple[Indices, ...]
     units: int
+    cells: Indices
 
     @classmethod
     def alone(cls, kernel: Kernel) -> Group:
         """One kernel, each of its units by itself."""
-        return cls((kernel,), (np.arange(kernel.units),), kernel.units)
+        return cls((kernel,), (np.arange(kernel.units),), kernel.units, np.zeros(kernel.units, np.intp))
 
     @property
     def name(self) -> str:
@@ -71,20 +74,34 @@ def find_groups(graph: Graph, kernels: Sequence[Kernel]) -> list[Group]:
     """All kernels of a graph by groups, in the order of their first kernels.
 
     Two kernels are in one group if a unit of one is tied to a unit of the other. The units of the group are the classes of tied
-    units, ordered by the first unit in each. A kernel that is tied to no other is ranked unit by unit.
+    units, ordered by the first unit in each. Units of a single kernel that cannot go anyway are ranked by themselves.
     """
     if not kernels:
         return []
     # Shrinking sees the simplified graph, in which the transposes around channels-first layers are gone.
     simple = simplify(graph)
-    classes, _, _ = tie_graph(simple, infer_types(simple))
-    channels = {kernel.path: classes.values[kernel.values[0]] for kernel in find_kernels(simple)}
+    classes, views, pinned = tie_graph(simple, infer_types(simple))
+    labels = {kernel.path: classes.values[kernel.values[0]] for kernel in find_kernels(simple)}
+    blocks = _blocks(classes, views)
     groups: list[Group] = []
-    for component in _connected([channels[kernel.path] for kernel in kernels]):
+    for component in _connected([labels[kernel.path] for kernel in kernels]):
         members = [kernels[index] for index in component]
-        alone = len(members) == 1
-        groups.append(Group.alone(members[0]) if alone else _group(members, [channels[kernel.path] for kernel in members]))
+        if len(members) == 1 and pinned.keys() >= set(labels[members[0].path].tolist()):
+            groups.append(Group.alone(members[0]))
+        else:
+            groups.append(_group(members, [labels[kernel.path] for kernel in members], blocks))
     return groups
+
+
+def _blocks(classes: Classes, views: Sequence[RuledNode]) -> dict[int, tuple[int, ...]]:
+    """In which block of each value that consists of equally large blocks a class is."""
+    found: dict[int, tuple[int, ...]] = {}
+    for view, rule, _ in views:
+        for part in () if rule is None else rule.partitions(view):
+            for block, ids in enumerate(classes.values[part.value].reshape(part.blocks, -1)):
+                for class_ in dict.fromkeys(ids.tolist()):
+                    found[class_] = (*found.get(class_, ()), block)
+    return found
 
 
 def _connected(labels: Sequence[Indices]) -> list[list[int]]:
@@ -103,9 +120,12 @@ def _connected(labels: Sequence[Indices]) -> list[list[int]]:
     return list(found.values())
 
 
-def _group(kernels: Sequence[Kernel], labels: Sequence[Indices]) -> Group:
-    _, first, inverse = np.unique(np.concatenate(labels), return_index=True, return_inverse=True)
+def _group(kernels: Sequence[Kernel], labels: Sequence[Indices], blocks: Mapping[int, tuple[int, ...]]) -> Group:
+    unique, first, inverse = np.unique(np.concatenate(labels), return_index=True, return_inverse=True)
+    order = np.argsort(first)
     rank = np.empty(first.size, np.intp)
-    rank[np.argsort(first)] = np.arange(first.size)
+    rank[order] = np.arange(first.size)
     ends = np.cumsum([ids.size for ids in labels])
-    return Group(tuple(kernels), tuple(np.split(rank[inverse], ends[:-1])), first.size)
+    places: dict[tuple[int, ...], int] = {}
+    cells = [places.setdefault(blocks.get(class_, ()), len(places)) for class_ in unique[order].tolist()]
+    return Group(tuple(kernels), tuple(np.split(rank[inverse], ends[:-1])), first.size, np.asarray(cells, np.intp))

@@ -141,9 +141,23 @@ def _prune_units(graph: Graph, groups: Sequence[Group], options: Options, begin:
     if options.scope == "global":
         marked = _smallest_of_all(groups, energies, options.sparsity)
     else:
-        counts = [pruned_count(options.sparsity, group.units) for group in groups]
-        marked = [smallest([np.sqrt(energy)], count)[0] for energy, count in zip(energies, counts, strict=True)]
+        marked = [_smallest_of_each(group, energy, options.sparsity) for group, energy in zip(groups, energies, strict=True)]
     return {path: gone for group, mask in zip(groups, marked, strict=True) for path, gone in group.spread(mask).items()}
+
+
+def _smallest_of_each(group: Group, energies: Scores, sparsity: float) -> Mask:
+    """The units of least score: as many of each cell as its share, and the least of the rest up to the share of the group."""
+    scores, marked = np.sqrt(energies), np.zeros(group.units, bool)
+    for cell in range(int(group.cells.max()) + 1):
+        _mark_smallest(scores, marked, group.cells == cell, pruned_count(sparsity, int((group.cells == cell).sum())))
+    _mark_smallest(scores, marked, ~marked, pruned_count(sparsity, group.units) - int(marked.sum()))
+    return marked
+
+
+def _mark_smallest(scores: Scores, marked: Mask, among: Mask, count: int) -> None:
+    units = np.flatnonzero(among)
+    (gone,) = smallest([scores[units]], count)
+    marked[units[gone]] = True
 
 
 def _smallest_of_all(groups: Sequence[Group], energies: Sequence[Scores], sparsity: float) -> list[Mask]:
