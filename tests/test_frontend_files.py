@@ -540,7 +540,6 @@ BAD_CONFIGS: dict[str, tuple[Path, Edit, type[SparsecError], str]] = {
         r"\(the nearest that it reads is 'Dropout'\)",
     ),
     "recurrent": (SEQUENTIAL, turned_into("Dropout", "LSTM"), UnsupportedLayerError, "'LSTM', which sparsec does not read"),
-    "attention": (SEQUENTIAL, turned_into("Dropout", "MultiHeadAttention"), UnsupportedLayerError, "'MultiHeadAttention'"),
     "lambda": (
         SEQUENTIAL,
         turned_into("Dropout", "Lambda", config={"name": "dropout", "function": CODE}),

@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsec.errors import FormatError, GraphError, InputError, UnsupportedLayerError
 from sparsec.frontends.layer import Value
-from sparsec.frontends.source import LayerPath, SavedBy, Variable
+from sparsec.frontends.source import LayerPath, MatrixView, SavedBy, Variable
 from sparsec.ir import DTYPES, Array, Graph, Input, Node, Port, TensorType, weight_type
 from sparsec.ops import make_node
 from sparsec.ops.typing import infer_node
@@ -24,6 +24,8 @@ class GraphBuilder:
     Attributes:
         saved_by: the version of Keras that wrote the model.
         read: the variable of the source behind each weight that has one.
+        views: how that variable is read, for each weight of which it is not the variable itself.
+        unmasked: the names of values that have lost their masks since they were made.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class GraphBuilder:
     ) -> None:
         self.saved_by = saved_by
         self.read: dict[str, Variable] = {}
+        self.views: dict[str, MatrixView] = {}
+        self.unmasked: set[str] = set()
         self._variables = variables
         self._owners = {path[:depth] for path in variables for depth in range(1, len(path) + 1)}
         self._asked: set[LayerPath] = set()
@@ -63,16 +67,19 @@ class GraphBuilder:
             self._narrow.add(name)
         return Value(name, type_)
 
-    def weight(self, path: str, variable: Variable, dtype: str) -> Value:
-        """The weight at ``path``, read from its variable the first time, floats in ``dtype``.
+    def weight(self, path: str, variable: Variable, dtype: str, view: MatrixView | None = None) -> Value:
+        """The weight at ``path``, read from its variable the first time, floats in ``dtype``, as ``view`` says.
 
         Raises:
             InputError: a value of it is not finite, or two layers share a name.
         """
         known = self.read.get(path)
         if known is None:
-            self._add_weight(path, self.values(path, variable, dtype))
+            values = self.values(path, variable, dtype)
+            self._add_weight(path, values if view is None else view.read(values))
             self.read[path] = variable
+            if view is not None:
+                self.views[path] = view
         elif known.location != variable.location:
             raise InputError(f"two layers of the model have the path {path.rpartition('/')[0]!r}; rename one and save it again")
         return Value(path, self._types[path])

@@ -23,7 +23,7 @@ import numpy as np
 
 from sparsec.frontends.options import Options
 from sparsec.frontends.policy import compute_dtype
-from sparsec.frontends.source import LayerEntry, LayerPath, SavedBy, Variable, layer_entry
+from sparsec.frontends.source import LayerEntry, LayerPath, MatrixView, SavedBy, Variable, layer_entry
 from sparsec.ir import ABSENT, Array, Shape, TensorType, format_shape
 
 if TYPE_CHECKING:
@@ -271,6 +271,10 @@ class Layer(Options):
         """``value`` with another mask, or without one."""
         return replace(value, mask=mask)
 
+    def forget_masks(self, *values: Value) -> None:
+        """Take the masks off values, for everything that reads them after this call."""
+        self._builder.unmasked.update(value.name for value in values)
+
     def with_passed_masks(self, outputs: tuple[Value, ...]) -> tuple[Value, ...]:
         """The outputs as Keras masks them: a class passes the mask of its first input on, or has given masks, or drops them."""
         if self.saved_by.generation in PASSES_MASK.get(self.class_name, NEVER):
@@ -295,9 +299,15 @@ class Layer(Options):
             )
         return size
 
-    def weight(self, variable: str, shape: Shape) -> Value:
-        """The layer's next variable, which must have this shape; call it in the order of ``layer.weights``."""
-        return self._builder.weight(f"{self.name}/{variable}", self._next(variable, shape), self.dtype)
+    def weight(self, variable: str, shape: Shape, view: MatrixView | None = None) -> Value:
+        """The layer's next variable, which must have this shape; call it in the order of ``layer.weights``.
+
+        Args:
+            variable: its name.
+            shape: its shape.
+            view: how the weight of the graph is made of it, where it is not the variable itself.
+        """
+        return self._builder.weight(f"{self.name}/{variable}", self._next(variable, shape), self.dtype, view)
 
     def statistic(self, variable: str, shape: Shape) -> Array:
         """The values of the layer's next variable in float64, for a function that computes its constants from them."""

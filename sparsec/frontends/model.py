@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sparsec.errors import FormatError, UnsupportedLayerError
 from sparsec.frontends.builder import GraphBuilder
 from sparsec.frontends.calls import Call, Ref, parse_call, parse_ends
 from sparsec.frontends.layer import LAYERS, OPERATIONS, Layer, LayerFunction, Value, alike, tensors
+from sparsec.frontends.order import execution_order
 from sparsec.frontends.policy import NARROW, input_dtype, policy_name
 from sparsec.frontends.refusals import REFUSED
 from sparsec.frontends.source import Config, LayerEntry, LayerPath, Source, layer_entries
@@ -21,6 +23,9 @@ INPUT = "InputLayer"
 
 KERAS2_OPERATIONS = frozenset({"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"})
 """The layers by which Keras 2 stands for operations on tensors that are not layers."""
+
+TAKE_MASKS = frozenset({"MultiHeadAttention"})
+"""The layers that take the masks off their inputs, so that the order in which layers run matters."""
 
 CallKey = tuple[str, int]
 """A layer, and which of its calls within this model is meant."""
@@ -159,13 +164,18 @@ class ModelWalk:
 
         def find(ref: Ref) -> Value:
             try:
-                return values[slot(ref)]
+                value = values[slot(ref)]
+                return replace(value, mask=None) if value.name in self._builder.unmasked else value
             except KeyError:
                 raise FormatError(
                     f"{self._where}: layer {ref.layer!r} has no output {ref.tensor}, which another layer reads"
                 ) from None
 
-        needs = {key: {slot(ref)[:2] for ref in call.refs} for key, call in calls.items()}
+        read = {key: [slot(ref)[:2] for ref in call.refs] for key, call in calls.items()}
+        if self._builder.saved_by.generation == 3 and any(entry.class_name in TAKE_MASKS for entry in entries):
+            order = execution_order(read, lambda key: key[0], [slot(ref, outer)[:2] for ref in ends])
+            read = {key: read[key] for key in (*order, *(key for key in read if key not in set(order)))}
+        needs = {key: set(keys) for key, keys in read.items()}
         for key in self._order(needs, {slot(ref)[:2] for ref in input_refs}):
             for tensor, value in enumerate(self._call(by_key[key[0]], calls[key].resolved(find), prefix)):
                 values[*key, tensor] = value
@@ -175,7 +185,7 @@ class ModelWalk:
         return tuple(values[slot(ref, outer)] for ref in ends)
 
     def _order(self, needs: Mapping[CallKey, set[CallKey]], available: set[CallKey]) -> Iterator[CallKey]:
-        """The calls in the order of the file, as far as each finds what it reads."""
+        """The calls in the order in which they are given, as far as each finds what it reads."""
         keys = list(needs)
         left = {key: len(wanted - available) for key, wanted in needs.items()}
         readers: dict[CallKey, list[int]] = defaultdict(list)

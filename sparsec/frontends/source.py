@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal
 
 from sparsec.errors import FormatError, UnsupportedLayerError
@@ -31,6 +32,36 @@ class Variable:
     shape: tuple[int, ...]
     load: Callable[[], Array]
     assign: Callable[[Array], None] | None = None
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """How a variable of several axes is read as a weight of fewer: axes are reordered, then neighbours are merged.
+
+    Attributes:
+        order: the axes of the variable in the order in which they are merged.
+        runs: how many of them each axis of the weight merges.
+    """
+
+    order: tuple[int, ...]
+    runs: tuple[int, ...]
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the weight behind which a variable of the shape ``stored`` stands."""
+        return tuple(prod(stored[axis] for axis in axes) for axes in self.merged())
+
+    def merged(self) -> list[tuple[int, ...]]:
+        """For each axis of the weight, the axes of the variable that it merges."""
+        ends = [sum(self.runs[: index + 1]) for index in range(len(self.runs))]
+        return [self.order[end - run : end] for end, run in zip(ends, self.runs, strict=True)]
+
+    def read(self, array: Array) -> Array:
+        """The weight, from the variable."""
+        return array.transpose(self.order).reshape(self.shape(array.shape))
+
+    def stored(self, weight: Array, shape: tuple[int, ...]) -> Array:
+        """The variable of the shape ``shape``, from the weight."""
+        return weight.reshape([shape[axis] for axis in self.order]).transpose([self.order.index(i) for i in range(len(shape))])
 
 
 @dataclass(frozen=True)

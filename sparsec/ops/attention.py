@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from sparsec.errors import GraphError
-from sparsec.ir import Array, Attrs, Dim, TensorType, format_shape, product
+from sparsec.ir import Array, Attrs, AttrValue, Dim, TensorType, format_shape, product
 from sparsec.ops.base import (
     Attribute,
     Kind,
@@ -25,7 +25,7 @@ from sparsec.ops.base import (
     required,
     static,
 )
-from sparsec.ops.channels import ChannelRule, Constants, Ids, Mask, NodeView, Ties
+from sparsec.ops.channels import ChannelRule, Constants, Mask, NodeView, Partition, Ties
 
 
 @register
@@ -53,8 +53,8 @@ class Matmul(Op):
         return (given(inputs[0]) @ given(inputs[1]),)
 
 
-MASK = 3
-"""The position of the mask among the inputs of attention."""
+KEYS, MASK = 1, 3
+"""The positions of keys and mask among the inputs of attention."""
 
 
 class Attending(ChannelRule):
@@ -65,8 +65,8 @@ class Attending(ChannelRule):
     see it; it is 0 where the queries' channel is. The weights of a query sum to one, so a constant channel of the values stays
     one; not where a query without keys gives 0.
 
-    Every head has the same number of channels. Which ones does not matter, but this rule ties channel d of one head to channel
-    d of all others, so that they stay as many without further care; :meth:`blocks` is what one needs to know to do better.
+    Every head has the same number of channels, whichever they are; a head goes as a whole from queries, keys, values and
+    output, and with it all that share its keys.
     """
 
     def applies(self, view: NodeView) -> str:
@@ -76,17 +76,10 @@ class Attending(ChannelRule):
             return "attention on values whose channels are not known"
         return ""
 
-    @staticmethod
-    def blocks(view: NodeView) -> list[tuple[str, int]]:
-        """How the channels of queries, keys, values and output are divided.
-
-        Each pair names a value and the number of blocks of equal size, one after the other, that its channels are: as many must
-        stay in every block of a value. Queries and output have a block for each head, keys and values one for each group of
-        heads. A head goes as a whole only from all four at once: with the whole group, where keys and values are shared.
-        """
-        q, k, v = view.node.inputs[:MASK]
-        heads, groups = integer(view.attrs, "heads"), integer(view.attrs, "kv_heads")
-        return [(q, heads), (k, groups), (v, groups), (view.node.output, heads)]
+    def partitions(self, view: NodeView) -> Sequence[Partition]:
+        groups = integer(view.attrs, "kv_heads")
+        # The heads of a group lose the same channels, since each is tied to those of the keys.
+        return [Partition(value, groups) for value in (*view.node.inputs[:MASK], view.node.output)]
 
     @staticmethod
     def _per_head(view: NodeView, grouped: Array) -> Array:
@@ -102,11 +95,8 @@ class Attending(ChannelRule):
 
     def tie(self, view: NodeView, ties: Ties) -> None:
         q, k, v = view.node.inputs[:MASK]
-        for shared, per_head in ((k, q), (v, view.node.output)):
-            ids = ties.value(shared)
-            first: Ids = ids[: ids.size // integer(view.attrs, "kv_heads")]
-            ties.tie_value(shared, np.tile(first, integer(view.attrs, "kv_heads")))
-            ties.tie_value(per_head, self._per_head(view, ids))
+        ties.tie_value(q, self._per_head(view, ties.value(k)))
+        ties.tie_value(view.node.output, self._per_head(view, ties.value(v)))
         if view.name(MASK) is not None and not view.is_weight(MASK):
             ties.pin(ties.value(view.node.inputs[MASK]), "attention needs every entry of its mask")
 
@@ -122,15 +112,27 @@ class Attending(ChannelRule):
     def reads(self, view: NodeView, read: Mask) -> dict[str, Mask]:
         q, k, v = view.node.inputs[:MASK]
         heads = integer(view.attrs, "heads")
-        used = np.repeat(read.reshape(heads, -1).any(axis=1), view.channels(q) // heads)
-        if "idle" in view.cache:
-            used &= ~view.cache["idle"]
+        used = np.repeat(read.reshape(heads, -1).any(axis=1), view.channels(q) // heads) & ~view.cache["idle"]
         result: dict[str, Mask] = {}
         for name, mask in ((q, used), (k, self._per_group(view, used)), (v, self._per_group(view, read))):
             result[name] = mask | result.get(name, False)
         if view.name(MASK) is not None and not view.is_weight(MASK):
             result[view.node.inputs[MASK]] = np.ones(view.channels(view.node.inputs[MASK]), bool)
         return result
+
+    def refuses(self, view: NodeView, index: int, constants: Constants) -> tuple[Mask, str]:
+        # One number for all keys does not matter; a map over the positions makes some of them count more than others.
+        return constants.nonzero & constants.shaped & (
+            index == KEYS
+        ), "keys that differ by position are told apart by attention"
+
+    def resized(self, view: NodeView, kept: Mapping[str, Mask]) -> dict[str, AttrValue]:
+        heads, groups = integer(view.attrs, "heads"), integer(view.attrs, "kv_heads")
+        left = int(kept[view.node.inputs[KEYS]].reshape(groups, -1).any(axis=1).sum())
+        return {} if left == groups else {"heads": heads // groups * left, "kv_heads": left}
+
+    def spoils(self, view: NodeView) -> str:
+        return "attention makes of it what depends on the input"
 
 
 def _may_be_empty(view: NodeView) -> bool:
