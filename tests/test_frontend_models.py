@@ -373,7 +373,7 @@ REFUSALS: dict[str, tuple[tuple[int | None, ...], str, Refusal, str]] = {
     "random crop": ((8, 8, 3), "float32", lambda keras, x: keras.layers.RandomCrop(4, 6)(x), "replace it by CenterCrop"),
     "batch concatenation": ((3,), "float32", lambda keras, x: keras.layers.Concatenate(axis=0)([x, x]), "batch axis"),
     "other class": ((3,), "int32", lambda keras, x: keras.layers.Hashing(3)(x), "is a Hashing: it hashes"),
-    "other operation": ((3,), "float32", lambda keras, x: keras.ops.cumsum(x), "operation 'Cumsum', which sparsec"),
+    "other operation": ((3,), "float32", lambda keras, x: keras.ops.arctan(x), "operation 'Arctan', which sparsec"),
 }
 
 

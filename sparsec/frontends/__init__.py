@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsec.errors import FormatError
-from sparsec.frontends import layers
+from sparsec.frontends import layers, operations
 from sparsec.frontends.builder import GraphBuilder
 from sparsec.frontends.files import SUFFIXES, open_source
 from sparsec.frontends.layer import LAYERS, OPERATIONS
@@ -22,7 +22,7 @@ from sparsec.shapes import check_count
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["LAYERS", "OPERATIONS", "SUFFIXES", "KerasModel", "SavedBy", "Variable", "layers", "read"]
+__all__ = ["LAYERS", "OPERATIONS", "SUFFIXES", "KerasModel", "SavedBy", "Variable", "layers", "operations", "read"]
 
 
 @dataclass(frozen=True)

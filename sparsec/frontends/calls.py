@@ -121,6 +121,10 @@ def _parse_keras3(item: Any) -> Any:
                 return np.asarray(item["config"]["value"], dtype=str(item["config"]["dtype"]))
             case "__tuple__":
                 return _parse_keras3(item["items"])
+            case "__slice__":
+                return _slice(item["config"], _parse_keras3)
+            case "__ellipsis__":
+                return Ellipsis
         return {key: _parse_keras3(inner) for key, inner in item.items()}
     return [_parse_keras3(inner) for inner in item] if isinstance(item, list) else item
 
@@ -152,8 +156,23 @@ def _keras2_argument(item: Any) -> Any:
     if isinstance(item, list) and len(item) in (3, 4) and _is_triple(item[:3]):
         return item[2] if item[0] == CONSTANT else Ref(*item[:3])
     if isinstance(item, dict):
+        if item.keys() == _SLICE:
+            return _slice(item, _keras2_argument)
+        if item.get("class_name") == "__ellipsis__":
+            return Ellipsis
         return {key: _keras2_argument(inner) for key, inner in item.items()}
     return [_keras2_argument(inner) for inner in item] if isinstance(item, list) else item
+
+
+_SLICE = {"start", "stop", "step"}
+
+
+def _slice(config: Mapping[str, Any], parse: Callable[[Any], Any]) -> slice:
+    return slice(*(parse(config[end]) for end in ("start", "stop", "step")))
+
+
+def _ends_of(part: slice) -> list[Any]:
+    return [part.start, part.stop, part.step]
 
 
 def _find_refs(item: Any) -> Iterator[Ref]:
@@ -162,8 +181,8 @@ def _find_refs(item: Any) -> Iterator[Ref]:
     elif isinstance(item, Mapping):
         for inner in item.values():
             yield from _find_refs(inner)
-    elif isinstance(item, list | tuple):
-        for inner in item:
+    elif isinstance(item, list | tuple | slice):
+        for inner in _ends_of(item) if isinstance(item, slice) else item:
             yield from _find_refs(inner)
 
 
@@ -174,7 +193,7 @@ def _replaced(item: Any, find: Callable[[Ref], Any]) -> Any:
         return {key: _replaced(inner, find) for key, inner in item.items()}
     if isinstance(item, list | tuple):
         return [_replaced(inner, find) for inner in item]
-    return item
+    return slice(*(_replaced(end, find) for end in _ends_of(item))) if isinstance(item, slice) else item
 
 
 def _shortened(value: Any, length: int = 80) -> str:

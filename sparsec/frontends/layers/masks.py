@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparsec.frontends.layer import Layer, Value, reads, reads_operation
+from sparsec.frontends.layer import Layer, Value, reads
 
 EITHER = (3, 4)
 """Since this version of Keras a merged position counts where any input counts; before, where all do."""
@@ -80,61 +80,3 @@ def masking(layer: Layer) -> Value:
     counts = any_channel(layer, differs(layer, x, layer.number("mask_value", 0.0)), keepdims=True)
     mask = layer.emit("reshape", counts, shape=(0,) * (x.rank - 1))
     return layer.masked(layer.emit("where", counts, x, layer.like(x, 0.0)), mask)
-
-
-# --- the operations by which Keras 3 writes down masks in a functional model -------------------------------------------
-
-
-def _tensor(layer: Layer, index: int, *names: str) -> Value:
-    value = layer.operand(index, *names)
-    if not isinstance(value, Value):
-        layer.refuse("its operand is not a tensor")
-    return value
-
-
-@reads_operation("NotEqual")
-def not_equal(layer: Layer) -> Value:
-    """Whether a value differs from a number."""
-    number = layer.operand(1, "x2")
-    if not isinstance(number, int | float):
-        layer.refuse("compares with something else than a number, which is not read")
-    return differs(layer, _tensor(layer, 0, "x1"), number)
-
-
-@reads_operation("Any")
-def any_operation(layer: Layer) -> Value:
-    """Whether a condition holds anywhere along the last axis."""
-    x = _tensor(layer, 0, "x")
-    if layer.option("axis") not in (-1, [-1], x.rank - 1):
-        layer.refuse("is taken over other axes than the last, which is not read")
-    return any_channel(layer, layer.cast(x, "bool"), layer.flag("keepdims", False))
-
-
-@reads_operation("LogicalOr")
-def logical_or(layer: Layer) -> Value:
-    """Whether either of two conditions holds."""
-    a, b = (layer.cast(_tensor(layer, index, name), "bool") for index, name in enumerate(("x1", "x2")))
-    return either(layer, a, b)
-
-
-@reads_operation("ExpandDims")
-def expand_dims(layer: Layer) -> Value:
-    """One more axis, at the end."""
-    x = _tensor(layer, 0, "x")
-    if layer.option("axis") not in (-1, x.rank):
-        layer.refuse("inserts another axis than the last, which is not read")
-    return over_channels(layer, x)
-
-
-@reads_operation("ZerosLike", "OnesLike")
-def constants_like(layer: Layer) -> Value:
-    """False, or true, everywhere; of the size of a value."""
-    answer = layer.constant("answer", np.asarray(layer.class_name == "OnesLike"), "bool")
-    return layer.emit("where", layer.cast(_tensor(layer, 0, "x"), "bool"), answer, answer)
-
-
-@reads_operation("Concatenate")
-def concatenate_operation(layer: Layer) -> Value:
-    """Values one after the other."""
-    values = list(layer.inputs)
-    return layer.emit("concat", *values, axis=layer.integer("axis", -1))

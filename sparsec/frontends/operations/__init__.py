@@ -1,0 +1,27 @@
+"""The functions that read operations on tensors, one module a family; importing this package registers them all."""
+
+from sparsec.frontends.operations import (
+    arithmetic,
+    combining,
+    comparison,
+    functions,
+    indexing,
+    normalizing,
+    products,
+    reductions,
+    shaping,
+    windows,
+)
+
+__all__ = [
+    "arithmetic",
+    "combining",
+    "comparison",
+    "functions",
+    "indexing",
+    "normalizing",
+    "products",
+    "reductions",
+    "shaping",
+    "windows",
+]
