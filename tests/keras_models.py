@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,14 +70,31 @@ def keras_outputs(model: Any, batches: Sequence[np.ndarray]) -> list[np.ndarray]
     return [np.asarray(output) for output in keras.tree.flatten(model(given, training=False))]
 
 
+BUILT: dict[str, set[str]] = defaultdict(set)
+"""The layer classes in the models that each test has read, by ``module::function``."""
+
+
 def read_all(model: Any, folder: Path, h5: bool = True) -> list[KerasModel]:
     """The model, read from each kind of source."""
+    path, _, test = os.environ["PYTEST_CURRENT_TEST"].partition("::")
+    BUILT[f"{Path(path).stem}::{test.split()[0].partition('[')[0]}"].update(_classes(json.loads(model.to_json())))
     model.save(folder / "model.keras")
     read_models = [read(folder / "model.keras"), read(model)]
     if h5:
         model.save(folder / "model.h5")
         read_models.append(read(folder / "model.h5"))
     return read_models
+
+
+def _classes(config: Any) -> Iterator[str]:
+    """The classes of all objects that a configuration serialises, nested ones too."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_name"), str):
+            yield config["class_name"]
+        config = list(config.values())
+    if isinstance(config, list):
+        for item in config:
+            yield from _classes(item)
 
 
 def agree(models: Sequence[KerasModel], batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray], tolerance: float) -> None:

@@ -368,6 +368,7 @@ def test_augmentation(keras: Any, tmp_path: Path) -> None:
     plain = {
         "AugMix",
         "CutMix",
+        "Equalization",
         "MixUp",
         "RandAugment",
         "RandomColorJitter",
@@ -380,13 +381,18 @@ def test_augmentation(keras: Any, tmp_path: Path) -> None:
         "RandomPerspective",
     }
     x = keras.Input((8, 6, 3))
-    # Keras cannot put Equalization into a functional model, but for in a Pipeline.
-    names = [name for name in AUGMENTATIONS if hasattr(keras.layers, name) and name != "Equalization"]
+    names = [name for name in AUGMENTATIONS if hasattr(keras.layers, name)]
     layers = [getattr(keras.layers, name)(*arguments.get(name, () if name in plain else (0.2,))) for name in names]
+    # Keras can put Equalization into a functional model in a Pipeline alone.
+    layers = [
+        keras.layers.Pipeline([layer]) if name == "Equalization" else layer for name, layer in zip(names, layers, strict=True)
+    ]
     model = keras.Model(x, [layer(x) for layer in layers])
     batches = random_inputs(model)
+    wanted = keras_outputs(model, batches)
+    assert all(np.array_equal(output, batches[0]) for output in wanted)
     # Keras cannot save some of them as .h5.
-    agree(read_all(model, tmp_path, h5=False), batches, [batches[0]] * len(names), 0.0)
+    agree(read_all(model, tmp_path, h5=False), batches, wanted, 0.0)
 
 
 def test_layers_of_convnext(keras: Any, tmp_path: Path) -> None:

@@ -193,14 +193,6 @@ def test_pipeline(keras: Any, tmp_path: Path) -> None:
     compare(model, random_inputs(model), tmp_path)
 
 
-def test_equalization(keras: Any, tmp_path: Path) -> None:
-    """It does nothing at inference; Keras can put it into a model in a Pipeline alone."""
-    model = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Pipeline([keras.layers.Equalization()])])
-    batches = random_inputs(model)
-    agree(read_all(model, tmp_path), batches, [batches[0]], 0.0)
-    assert np.array_equal(keras_outputs(model, batches)[0], batches[0])
-
-
 # --- categories --------------------------------------------------------------------------------------------------------
 
 

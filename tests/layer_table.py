@@ -1,0 +1,185 @@
+"""The table of every class in ``keras.layers``, docs/layers.md: what is read, by which test that is proven, what is refused.
+
+``python tests/layer_table.py`` writes the page; ``test_layer_table.py`` fails where it is stale or a class is in no group.
+What a test covers is found in its source: a differential test calls ``agree``, itself or through a helper, and covers the
+classes of Keras that it names, itself, in its helpers, or in the tables of cases that it reads.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sparsec.frontends.layer import LAYERS
+from sparsec.frontends.layers.core import AUGMENTATIONS, IDENTITIES
+from sparsec.frontends.refusals import REFUSED
+
+PAGE = Path(__file__).parents[1] / "docs" / "layers.md"
+
+MODULES = tuple(
+    f"test_frontend_{name}"
+    for name in ("layers", "more_layers", "recurrent", "attention", "masks", "operations")
+    if (Path(__file__).parent / f"test_frontend_{name}.py").exists()
+)
+"""The modules of differential tests; of several tests of a class the page names the first."""
+
+DIFFERENTIAL = "agree"
+"""The function that compares with Keras."""
+
+NOTHING = frozenset({*IDENTITIES, *AUGMENTATIONS, "InputLayer", "RandomCrop"})
+"""Classes whose outputs at inference are their inputs."""
+
+NO_LAYERS = frozenset({"InputSpec"})
+"""What ``keras.layers`` exports beside layers."""
+
+
+@dataclass(frozen=True)
+class LayerClass:
+    """A class of ``keras.layers``.
+
+    Attributes:
+        name: its own name, which files state.
+        aliases: other names under which it is exported.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+
+
+@cache
+def keras_classes() -> tuple[LayerClass, ...]:
+    """Every layer class that ``keras.layers`` exports, once, by name."""
+    import keras
+
+    exported: dict[str, list[str]] = {}
+    for name in dir(keras.layers):
+        item = getattr(keras.layers, name)
+        if inspect.isclass(item) and name not in NO_LAYERS:
+            exported.setdefault(item.__name__, []).append(name)
+    return tuple(
+        LayerClass(name, tuple(alias for alias in aliases if alias != name)) for name, aliases in sorted(exported.items())
+    )
+
+
+# --- what tests cover --------------------------------------------------------------------------------------------------
+
+
+@cache
+def coverage() -> Mapping[str, str]:
+    """The first differential test of each class, as ``module::function``."""
+    names = {name for each in keras_classes() for name in (each.name, *each.aliases)}
+    own = {alias: each.name for each in keras_classes() for alias in each.aliases}
+    found: dict[str, str] = {}
+    for module in MODULES:
+        for test, words in _tests(module):
+            for word in sorted(words & names):
+                found.setdefault(own.get(word, word), f"{module}::{test}")
+    return found
+
+
+def _tests(module: str) -> Iterator[tuple[str, set[str]]]:
+    """The differential tests of a module with every attribute and string that they, their helpers and their tables hold."""
+    path = Path(__file__).parent / f"{module}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    loaded = importlib.import_module(module)
+    for name, function in functions.items():
+        if not name.startswith("test_"):
+            continue
+        reached, words = {name}, set[str]()
+        left: list[ast.FunctionDef] = [function]
+        while left:
+            for node in ast.walk(left.pop()):
+                if isinstance(node, ast.Attribute):
+                    words.add(node.attr)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    words.add(node.value)
+                elif isinstance(node, ast.Name) and node.id not in reached:
+                    reached.add(node.id)
+                    if node.id in functions:
+                        left.append(functions[node.id])
+                    else:
+                        words.update(_strings(getattr(loaded, node.id, None)))
+        if reached & {DIFFERENTIAL, "check_group"}:
+            yield name, words
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a table of cases; a set is no table."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _strings(list(value.items()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+# --- the page ----------------------------------------------------------------------------------------------------------
+
+
+def refused() -> list[LayerClass]:
+    """The classes that are refused whatever their options."""
+    return [each for each in keras_classes() if each.name in REFUSED]
+
+
+def doing_nothing() -> list[LayerClass]:
+    """The classes that are read and do nothing at inference."""
+    return [each for each in keras_classes() if each.name in NOTHING]
+
+
+def supported() -> list[LayerClass]:
+    """The classes that are read and do something at inference."""
+    return [each for each in keras_classes() if each.name in LAYERS and each.name not in NOTHING]
+
+
+def page() -> str:
+    """The contents of docs/layers.md."""
+    import keras
+
+    lines = [
+        "# Layers",
+        "",
+        f"Every layer class that `keras.layers` of Keras {keras.__version__} exports. Each test compares with Keras itself;",
+        "models are read from files and from memory. `python tests/layer_table.py` writes this page.",
+        "",
+        f"## {len(supported())} classes that do something at inference",
+        "",
+        "| class | also called | proven by |",
+        "|---|---|---|",
+        *(f"| `{each.name}` | {_also(each)} | {_proof(each)} |" for each in supported()),
+        "",
+        f"## {len(doing_nothing())} classes that do nothing at inference",
+        "",
+        "Read as their inputs. RandomCrop is refused where it would cut or resize: versions of Keras disagree on what it does.",
+        "",
+        "| class | proven by |",
+        "|---|---|",
+        *(f"| `{each.name}` | {_proof(each)} |" for each in doing_nothing()),
+        "",
+        f"## {len(refused())} classes that are refused",
+        "",
+        "| class | it |",
+        "|---|---|",
+        *(f"| `{each.name}` | {REFUSED[each.name]} |" for each in refused()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _also(each: LayerClass) -> str:
+    return ", ".join(f"`{alias}`" for alias in each.aliases)
+
+
+def _proof(each: LayerClass) -> str:
+    return f"`{coverage()[each.name]}`" if each.name in coverage() else "every test" if each.name == "InputLayer" else ""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
