@@ -56,14 +56,15 @@ COLUMNS = (
     Column("Refused, and why"),
 )
 
-TEXT = f"""Half of the units of every kernel but the output layer's are zero, in groups. *Classic*: biases and BatchNormalization
-stay as they are, so that a pruned unit puts out a constant. *Whole*: they are zeroed too. Parameters and multiply-accumulates
-(MACs, one image) are those before and those left; *conv lost* is the share of the elements of convolution kernels that is gone,
-depthwise ones included. *Merged* channels are carried by another one, *refused* ones are dead and stay. *Keras* and *ONNX*: the
-largest difference from the pruned network in Keras, over the range of the logits, of the `.keras` file written back, in Keras,
-and of the `.onnx` file, in ONNX Runtime, both in float32, on {SAMPLES} images. *Variation* is the logits' standard deviation over the
-images over their magnitude, both averaged. *Compile* is the time of compiling without verification, *write back* that of writing
-the `.keras` file, in seconds."""
+TEXT = f"""Half of the units of every kernel but the output layer's are zero, in groups. *Classic*: biases and
+BatchNormalization stay as they are, so that a pruned unit puts out a constant. *Whole*: they are zeroed too.
+Parameters and multiply-accumulates (MACs, one image) are those before and those left; *conv lost* is the
+share of the elements of convolution kernels that is gone, depthwise ones included. *Merged* channels are
+carried by another one, *refused* ones are dead and stay. *Keras* and *ONNX*: the largest difference from the
+pruned network in Keras, over the range of the logits, of the `.keras` file written back, in Keras, and of the
+`.onnx` file, in ONNX Runtime, both in float32, on {SAMPLES} images. *Variation* is the logits' standard
+deviation over the images over their magnitude, both averaged. *Compile* is the time of compiling without
+verification, *write back* that of writing the `.keras` file, in seconds."""
 
 Result = TypeVar("Result")
 
