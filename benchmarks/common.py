@@ -47,7 +47,15 @@ def machine() -> Machine:
     return describe_machine(psutil.virtual_memory().total)
 
 
-def save(name: str, title: str, text: str, columns: Sequence[Column], rows: Sequence[Row], facts: Any) -> None:
+def save(
+    name: str,
+    title: str,
+    text: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    facts: Any,
+    packages: Sequence[str] = PACKAGES,
+) -> None:
     """Write ``results/<name>.json`` and ``results/<name>.md``.
 
     Args:
@@ -57,8 +65,9 @@ def save(name: str, title: str, text: str, columns: Sequence[Column], rows: Sequ
         columns: of the table.
         rows: of the table.
         facts: the figures, as JSON values.
+        packages: whose versions stand beside the figures.
     """
-    here, versions = machine(), package_versions(PACKAGES)
+    here, versions = machine(), package_versions(packages)
     result = {"benchmark": name, "machine": asdict(here), "versions": versions, "result": facts}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -13,12 +13,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
+from applications import Network, families, onnx_call, zoo
 from common import save
+from shrunk import PACKAGES
 
 import sparsec
 from sparsec.compiler import Compiled
@@ -26,16 +28,8 @@ from sparsec.ir import Array
 from sparsec.record import Cost
 from sparsec.text import Column, count_text
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-
-import zoo
-
 SPARSITY = 0.5
 SAMPLES = 4
-NATIVE = {"InceptionV3": 299, "Xception": 299}
-NATIVE_ELSEWHERE = 224
-"""Height and width of the images that the networks were made for."""
-
 CONVOLUTIONS = {"conv", "depthwise_conv"}
 """The operators whose kernels are counted as parameters of convolutions."""
 
@@ -135,29 +129,27 @@ class Row:
 
 def main() -> None:
     """Measure the networks that are named, or all of them, and write the results."""
-    chosen = set(sys.argv[1:])
+    chosen = sys.argv[1:]
     rows: list[Row] = []
-    for family in zoo.FAMILIES:
-        if not chosen or family.name in chosen:
-            for row in measure(replace(family, size=NATIVE.get(family.name, NATIVE_ELSEWHERE))):
-                rows.append(row)
-                print(" | ".join(row.cells()), flush=True)
+    for family in families(chosen):
+        for row in measure(Network.build(family)):
+            rows.append(row)
+            print(" | ".join(row.cells()), flush=True)
     if not chosen:
         facts = [{**asdict(row), "lost": row.lost} for row in rows]
-        save("families", "Networks of keras.applications, shrunk", TEXT, COLUMNS, [row.cells() for row in rows], facts)
+        save(
+            "families", "Networks of keras.applications, shrunk", TEXT, COLUMNS, [row.cells() for row in rows], facts, PACKAGES
+        )
 
 
-def measure(family: zoo.Family) -> Iterator[Row]:
+def measure(network: Network) -> Iterator[Row]:
     """Both ways of pruning one network."""
-    model = zoo.build(family, sparsity=0.0)
-    weights = model.get_weights()
-    batch = zoo.images(family, SAMPLES, seed=7)
+    batch = network.images(SAMPLES)
     for whole in (False, True):
-        model.set_weights(weights)
-        sparsec.prune_units(model, SPARSITY, whole=whole)
-        wanted = np.asarray(model.predict(batch, verbose=0))
+        network.prune(SPARSITY, whole)
+        wanted = np.asarray(network.model.predict(batch, verbose=0))
         with tempfile.TemporaryDirectory() as folder:
-            yield _row(family, whole, zoo.save(model, Path(folder)), batch, wanted)
+            yield _row(network.family, whole, zoo.save(network.model, Path(folder)), batch, wanted)
         gc.collect()
 
 
@@ -180,7 +172,7 @@ def _row(family: zoo.Family, whole: bool, source: Path, batch: Array, wanted: Ar
         _refusals(result),
         float(wanted.std(axis=0).mean() / np.abs(wanted).mean()),
         _difference(_in_keras(small, batch), wanted),
-        _difference(_in_onnx(onnx, batch), wanted),
+        _difference(onnx_call(onnx, batch)(), wanted),
         compile_seconds,
         write_seconds,
     )
@@ -219,13 +211,6 @@ def _in_keras(path: Path, batch: Array) -> Array:
     import keras
 
     return np.asarray(keras.models.load_model(path, compile=False).predict(batch, verbose=0))
-
-
-def _in_onnx(path: Path, batch: Array) -> Array:
-    import onnxruntime
-
-    session: Any = onnxruntime.InferenceSession(path)
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: batch})[0])
 
 
 if __name__ == "__main__":

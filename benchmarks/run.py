@@ -6,11 +6,13 @@ import families
 import import_time
 import kernels
 import networks
+import shrunk
+import widths
 
 
 def main() -> None:
     """Run them one after the other, those first that others disturb most."""
-    for benchmark in (import_time, kernels, networks, families):
+    for benchmark in (import_time, kernels, networks, shrunk, widths, families):
         print(f"--- {benchmark.__name__}", flush=True)
         benchmark.main()
 
