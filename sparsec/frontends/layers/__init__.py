@@ -3,7 +3,6 @@
 from sparsec.frontends.layers import (
     activations,
     adaptive,
-    arithmetic,
     attention,
     categories,
     convolutional,
@@ -24,7 +23,6 @@ from sparsec.frontends.layers import (
 __all__ = [
     "activations",
     "adaptive",
-    "arithmetic",
     "attention",
     "categories",
     "convolutional",
