@@ -81,7 +81,7 @@ def find_groups(graph: Graph, kernels: Sequence[Kernel]) -> list[Group]:
     # Shrinking sees the simplified graph, in which the transposes around channels-first layers are gone.
     simple = simplify(graph)
     classes, views, pinned = tie_graph(simple, infer_types(simple))
-    labels = {kernel.path: classes.values[kernel.values[0]] for kernel in find_kernels(simple)}
+    labels = {kernel.path: _labels(kernel, classes) for kernel in find_kernels(simple)}
     blocks = _blocks(classes, views)
     groups: list[Group] = []
     for component in _connected([labels[kernel.path] for kernel in kernels]):
@@ -91,6 +91,17 @@ def find_groups(graph: Graph, kernels: Sequence[Kernel]) -> list[Group]:
         else:
             groups.append(_group(members, [labels[kernel.path] for kernel in members], blocks))
     return groups
+
+
+def _labels(kernel: Kernel, classes: Classes) -> Indices:
+    """The classes of a kernel's units: those of its own axis, or of what its operator puts out."""
+    if len(kernel.unit_axes) == 1:
+        found = classes.weights.get((kernel.path, kernel.unit_axes[0]))
+        if found is not None:
+            return found
+    ids = classes.values[kernel.values[0]]
+    # A recurrent operator without channels that could go has its columns, not its gates, for units.
+    return ids if ids.size == kernel.units else classes.fresh(kernel.units)
 
 
 def _blocks(classes: Classes, views: Sequence[RuledNode]) -> dict[int, tuple[int, ...]]:

@@ -12,8 +12,11 @@ from sparsec.errors import InputError
 from sparsec.ir import Graph, Node
 from sparsec.ops import get_op
 
-KERNEL_OPS = frozenset({"conv", "conv_transpose", "dense", "depthwise_conv"})
-"""The operators whose weights are pruned; the kernel is their input 1."""
+KERNELS: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(("conv", "conv_transpose", "dense", "depthwise_conv"), (1,)),
+    **dict.fromkeys(("simple_rnn", "lstm", "gru", "conv_lstm"), (1, 3)),
+}
+"""The operators whose weights are pruned, and which of their inputs are kernels: recurrent ones have two."""
 
 OUTPUT_LAYER, SKIPPED = "output layer", "skipped"
 """Why a layer is not pruned."""
@@ -28,7 +31,8 @@ class Kernel:
         layer: path of the layer.
         shape: as stored.
         unit_axes: the axes that number the units, ascending and not negative.
-        values: the output of each call of the layer.
+        values: the first output of each call of the layer.
+        gates: how many columns make up one unit, one for each gate of a recurrent layer, gate after gate.
     """
 
     path: str
@@ -36,6 +40,7 @@ class Kernel:
     shape: tuple[int, ...]
     unit_axes: tuple[int, ...]
     values: tuple[str, ...]
+    gates: int = 1
 
     @property
     def size(self) -> int:
@@ -53,26 +58,28 @@ class Kernel:
         return self.size // self.units
 
 
-def kernel_path(node: Node, graph: Graph) -> str | None:
-    """The kernel that a node applies; ``None`` if it applies none, or one that is computed."""
-    if node.op in KERNEL_OPS and node.inputs[1] in graph.weights:
-        return node.inputs[1]
-    return None
+def kernel_paths(node: Node, graph: Graph) -> list[str]:
+    """The kernels that a node applies; none where they are computed."""
+    return [node.inputs[index] for index in KERNELS.get(node.op, ()) if node.inputs[index] in graph.weights]
 
 
 def find_kernels(graph: Graph) -> tuple[Kernel, ...]:
     """Every kernel once, in the order in which they are first applied."""
     calls: dict[str, list[Node]] = {}
     for node in graph.nodes:
-        path = kernel_path(node, graph)
-        if path is not None:
+        for path in kernel_paths(node, graph):
             calls.setdefault(path, []).append(node)
-    return tuple(_kernel(path, nodes, graph.weights[path].shape) for path, nodes in calls.items())
+    return tuple(_kernel(path, nodes, graph) for path, nodes in calls.items())
 
 
-def _kernel(path: str, nodes: list[Node], shape: tuple[int, ...]) -> Kernel:
-    axes = tuple(sorted(axis % len(shape) for axis in get_op(nodes[0].op).matrix_rows[1]))
-    return Kernel(path, nodes[0].layer or path, shape, axes, tuple(node.output for node in nodes))
+def _kernel(path: str, nodes: list[Node], graph: Graph) -> Kernel:
+    node, shape, gates = nodes[0], graph.weights[path].shape, 1
+    index = node.inputs.index(path)
+    axes = tuple(sorted(axis % len(shape) for axis in get_op(node.op).matrix_rows[index]))
+    if len(KERNELS[node.op]) > 1:
+        recurrent = graph.weights[node.inputs[KERNELS[node.op][-1]]].shape
+        gates = recurrent[-1] // recurrent[-2]
+    return Kernel(path, node.layer or path, shape, axes, tuple(node.outputs[0] for node in nodes), gates)
 
 
 def find_output_layers(graph: Graph, kernels: Iterable[Kernel]) -> frozenset[str]:
@@ -86,11 +93,10 @@ def find_output_layers(graph: Graph, kernels: Iterable[Kernel]) -> frozenset[str
         if node is None or value in seen:
             continue
         seen.add(value)
-        path = kernel_path(node, graph)
-        if path is None:
+        paths = kernel_paths(node, graph)
+        found.update(owners[path] for path in paths)
+        if not paths:
             pending.extend(node.inputs)
-        else:
-            found.add(owners[path])
     return frozenset(found)
 
 

@@ -184,8 +184,8 @@ def _layers(
                 shape=kernel.shape,
                 zeros_before=before,
                 zeros_after=before if gone is None else before + _newly_zero(array, gone),
-                units=kernel.units,
-                pruned_units=int(np.count_nonzero(units.get(kernel.path, ()))),
+                units=kernel.units // kernel.gates,
+                pruned_units=int(np.count_nonzero(units.get(kernel.path, ()))) // kernel.gates,
                 group=group.name if len(group.kernels) > 1 else None,
                 kept=kept.get(kernel.path, ""),
             )

@@ -11,7 +11,7 @@ from sparsec.ops import infer_types
 from sparsec.ops.channels import ChannelRule, Constants, Mask, NodeView, Scaling, channel_count
 from sparsec.passes.shrink.classes import tie_graph
 from sparsec.passes.simplify import simplify
-from sparsec.pruning.kernels import KERNEL_OPS
+from sparsec.pruning.kernels import KERNELS
 
 Views = Sequence[tuple[NodeView, ChannelRule | None, str]]
 
@@ -64,13 +64,15 @@ def _walk(
         for name in names:
             met[name] = gone & met.get(name, True)
         zero = np.logical_and.reduce([gone, *(zeroed[name] for name in names if name in zeroed)])
-        facts[view.node.output] = Constants.of(zero, np.zeros(zero.size))
+        # Of a recurrent layer all gates of a unit have to be zero.
+        zero = zero.reshape(-1, view.channels(view.node.outputs[0])).all(axis=0)
+        facts.update(dict.fromkeys(view.node.outputs, Constants.of(zero, np.zeros(zero.size))))
     return met
 
 
 def _parameters(view: NodeView, rule: ChannelRule | None) -> list[str] | None:
     """What makes the output of a node zero where it meets a pruned unit; ``None`` for nodes that only pass units on."""
-    if view.node.op in KERNEL_OPS:
+    if view.node.op in KERNELS:
         indices = [BIAS]
     elif view.node.op == "batch_norm" and rule is not None:
         indices = [MEAN if view.name(GAMMA) is None else GAMMA, BETA]
@@ -81,8 +83,10 @@ def _parameters(view: NodeView, rule: ChannelRule | None) -> list[str] | None:
 
 def _gone(view: NodeView, facts: Mapping[str, Constants], units: Mapping[str, Mask]) -> Mask:
     """The output channels of a node that belong to pruned units."""
-    if view.node.op in KERNEL_OPS:
-        return units.get(view.node.inputs[1], np.zeros(view.channels(view.node.output), bool))
+    if view.node.op in KERNELS:
+        kernel = view.node.inputs[1]
+        columns = view.channels(kernel) if len(KERNELS[view.node.op]) > 1 else view.channels(view.node.outputs[0])
+        return units.get(kernel, np.zeros(columns, bool))
     x = facts[view.node.inputs[0]]
     # Times a gamma of zero, any constant is zero; less a mean of zero, only zero is.
     return x.known if view.name(GAMMA) is not None else x.known & (x.values == 0)
