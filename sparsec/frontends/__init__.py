@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sparsec.errors import FormatError
 from sparsec.frontends import layers, operations
@@ -14,8 +16,8 @@ from sparsec.frontends.files import SUFFIXES, open_source
 from sparsec.frontends.layer import LAYERS, OPERATIONS
 from sparsec.frontends.memory import memory_source
 from sparsec.frontends.model import read_model
-from sparsec.frontends.source import SavedBy, Source, Variable
-from sparsec.ir import Graph
+from sparsec.frontends.source import MatrixView, SavedBy, Source, Variable
+from sparsec.ir import Array, Graph
 from sparsec.ops import check
 from sparsec.shapes import check_count
 
@@ -35,6 +37,7 @@ class KerasModel:
         saved_by: the version of Keras that wrote it.
         variables: the stored variable behind each weight of the graph that has one.
         sha256: of the file, empty for a model in memory.
+        views: how the variable is read as the weight, where the two differ in their axes.
     """
 
     graph: Graph
@@ -42,6 +45,14 @@ class KerasModel:
     saved_by: SavedBy
     variables: Mapping[str, Variable]
     sha256: str
+    views: Mapping[str, MatrixView] = field(default_factory=dict)
+
+    def as_stored(self, path: str, array: Array) -> Array:
+        """An array that broadcasts over the weight at ``path``, in the axes of the variable behind it."""
+        if path not in self.views:
+            return array
+        whole = np.broadcast_to(array, self.graph.weights[path].shape)
+        return self.views[path].stored(whole, self.variables[path].shape)
 
 
 def read(source: str | Path | keras.Model, input_shape: Sequence[Sequence[int]] | None = None) -> KerasModel:
@@ -71,4 +82,4 @@ def _interpret(source: Source, shapes: Sequence[Sequence[int]] | None) -> KerasM
     if shapes is not None:
         check_count(graph, shapes)
     check(graph, after=f"reading {source.description}")
-    return KerasModel(graph, source.description, source.saved_by, builder.read, source.sha256)
+    return KerasModel(graph, source.description, source.saved_by, builder.read, source.sha256, builder.views)

@@ -65,7 +65,7 @@ def prune_file(
     archive = zipfile.is_zipfile(source)
     check_same_kind(source, target, archive)
     plan = plan_pruning(model, options, progress)
-    zeros = {model.variables[weight].location: mask for weight, mask in plan.zeros.items()}
+    zeros = {model.variables[weight].location: model.as_stored(weight, mask) for weight, mask in plan.zeros.items()}
     del model  # its weights: they are rewritten one at a time
     with replacing(target) as temporary:
         if archive:

@@ -82,6 +82,6 @@ def _prune(model: keras.Model, options: Options) -> PruneReport:
         if variable.assign is None:
             raise InputError(f"{found.description} is a file; prune it with prune_file")
         values = variable.load()
-        np.copyto(values, 0, where=zeros)
+        np.copyto(values, 0, where=found.as_stored(path, zeros))
         variable.assign(values)
     return plan.report
