@@ -395,11 +395,14 @@ def test_augmentation(keras: Any, tmp_path: Path) -> None:
     agree(read_all(model, tmp_path, h5=False), batches, wanted, 0.0)
 
 
-def test_layers_of_convnext(keras: Any, tmp_path: Path) -> None:
+def test_layers_of_applications(keras: Any, tmp_path: Path) -> None:
     from keras.src.applications.convnext import LayerScale, StochasticDepth
+    from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
     x = keras.Input((4, 3))
-    model = keras.Model(x, [LayerScale(1e-6, 3)(x), StochasticDepth(0.5)(x)])
+    model = keras.Model(
+        x, [LayerScale(1e-6, 3)(x), StochasticDepth(0.5)(x), CustomScaleLayer(0.17)([x, keras.layers.Dense(3)(x)])]
+    )
     fill(model)
     batches = random_inputs(model)
     agree(read_all(model, tmp_path), batches, keras_outputs(model, batches), TOLERANCE["float32"])

@@ -97,7 +97,16 @@ def edits(*class_names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-@edits("BatchNormalization", "SyncBatchNormalization", "LayerNormalization", "PReLU", "RepeatVector", "Flatten", *IDENTITIES)
+@edits(
+    "BatchNormalization",
+    "SyncBatchNormalization",
+    "LayerNormalization",
+    "PReLU",
+    "RepeatVector",
+    "Flatten",
+    "CustomScaleLayer",
+    *IDENTITIES,
+)
 def unstated(layer: EditedLayer) -> None:
     """Layers whose configuration does not state the number of channels."""
 

@@ -103,6 +103,15 @@ def subtract(layer: Layer) -> Value:
     return _fold(layer, "sub")
 
 
+@reads("CustomScaleLayer")
+def scaled_sum(layer: Layer) -> Value:
+    """CustomScaleLayer of keras.applications' InceptionResNetV2: the first input plus a multiple of the second."""
+    if len(layer.inputs) != 2:
+        layer.refuse(f"{len(layer.inputs)} inputs where two were expected")
+    x, residual = layer.inputs
+    return layer.emit("add", x, layer.emit("mul", residual, layer.like(residual, layer.number("scale", 1.0))))
+
+
 @reads("Average")
 def average(layer: Layer) -> Value:
     """Average."""
