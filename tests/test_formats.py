@@ -21,6 +21,7 @@ from sparsec.bundle.manifest import from_json, to_json
 from sparsec.encodings import LEVELS, POSITIONS, VALUES, StoredTensor, check_stored, decode, encode
 from sparsec.errors import FormatError
 from sparsec.ops import OPS, Kind, evaluate_graph
+from sparsec.ops.activations import CELL_ACTIVATIONS
 
 FORMATS = Path(__file__).parents[1] / "formats"
 GOLDEN = FORMATS / "golden"
@@ -104,9 +105,22 @@ def test_operators_page_names_the_operators_inputs_and_attributes_of_the_code():
             page[op.strip("`")] = (re.findall(r"`([^`]+)`", inputs), dict(re.findall(r"`(\w+)`: ([\w ]+)", attributes)))
     code = {}
     for name, op in OPS.items():
-        kinds = {key: " or ".join(a.choices) if a.choices else KINDS[a.kind] for key, a in op.attributes.items()}
-        code[name] = (list(op.inputs), kinds)
+        code[name] = (list(op.inputs), {key: kind_of(attribute) for key, attribute in op.attributes.items()})
     assert page == code
+
+
+def kind_of(attribute):
+    if attribute.choices == tuple(CELL_ACTIVATIONS):
+        return "activation"
+    return " or ".join(attribute.choices) if attribute.choices else KINDS[attribute.kind]
+
+
+def test_operators_page_lists_the_activations_of_recurrent_operators():
+    page = (FORMATS / "operators.md").read_text().partition("**Activations.**")[2].partition("\n## ")[0]
+    names = [
+        name for line in page.splitlines() if line.startswith("- ") for name in re.findall(r"`(\w+)`", line.partition(":")[0])
+    ]
+    assert sorted(names) == sorted(CELL_ACTIVATIONS)
 
 
 # --- bundle.md and the schema -----------------------------------------------------------------------------------------

@@ -539,7 +539,6 @@ BAD_CONFIGS: dict[str, tuple[Path, Edit, type[SparsecError], str]] = {
         UnsupportedLayerError,
         r"\(the nearest that it reads is 'Dropout'\)",
     ),
-    "recurrent": (SEQUENTIAL, turned_into("Dropout", "LSTM"), UnsupportedLayerError, "'LSTM', which sparsec does not read"),
     "lambda": (
         SEQUENTIAL,
         turned_into("Dropout", "Lambda", config={"name": "dropout", "function": CODE}),

@@ -321,14 +321,6 @@ def test_quantised_models(keras: Any) -> None:
         read(model)
 
 
-def test_layers_that_come_later(keras: Any) -> None:
-    layers = keras.layers
-    for layer in (layers.LSTM(2), layers.TimeDistributed(layers.Dense(2)), layers.Bidirectional(layers.GRU(2))):
-        x = keras.Input((4, 3))
-        with pytest.raises(UnsupportedLayerError, match=f"of the class '{type(layer).__name__}', which sparsec does not read"):
-            read(keras.Model(x, layer(x)))
-
-
 def test_training_behaviour_recorded_in_a_call(keras: Any, tmp_path: Path) -> None:
     """In Keras 3 the model's own call decides about training, so what the layer's call says is of no account."""
     x = keras.Input((3,))

@@ -7,15 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsec.errors import UnsupportedLayerError
 from sparsec.frontends import SUFFIXES, read
 from sparsec.ops import evaluate_graph
 
 FOLDER = Path(__file__).parent / "frozen"
 FILES = sorted(path for path in FOLDER.glob("*/*") if path.suffix in SUFFIXES)
-
-LATER = {"gru": "Bidirectional", "lstm": "LSTM", "masked": "Bidirectional"}
-"""Samples of layers that are not read yet, with the class that the refusal names."""
 
 TOLERANCE = 1e-5
 
@@ -35,7 +31,7 @@ def test_every_promised_version_has_samples() -> None:
     assert {version.partition(".")[0] for tool, version in versions if tool == "keras"} == {"2", "3"}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem not in LATER], ids=name_of)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_outputs_are_those_of_the_version_that_wrote_the_file(path: Path) -> None:
     model, stored = read(path), arrays(path)
     inputs = [stored[name] for name in sorted(stored) if name.startswith("x")]
@@ -45,9 +41,3 @@ def test_outputs_are_those_of_the_version_that_wrote_the_file(path: Path) -> Non
     for one, other in zip(found, wanted, strict=True):
         assert one.shape == other.shape
         assert np.abs(one - other).max() <= TOLERANCE * np.ptp(other)
-
-
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem in LATER], ids=name_of)
-def test_layers_that_are_not_read_yet_are_named(path: Path) -> None:
-    with pytest.raises(UnsupportedLayerError, match=LATER[path.stem]):
-        read(path)

@@ -30,7 +30,7 @@ from sparsec.backends.onnx.registry import EXPORTERS
 from sparsec.backends.onnx.view import NodeFacts
 from sparsec.errors import GraphError, InputError, MissingExtraError, UnsupportedOperatorError
 from sparsec.ir import BATCH, Array, Dim, Graph, Input, Node, Port, TensorType, evaluate, symbol, symbols
-from sparsec.ops import OPS, TO_THE_END, TO_THE_START, check, evaluate_graph, make_node
+from sparsec.ops import OPS, TO_THE_END, TO_THE_START, check, evaluate_graph, infer_types, make_node
 
 BATCH_SIZE = 2
 OPEN_SIZE = 7
@@ -72,6 +72,26 @@ class Net:
         name = f"{op}_{len(self.nodes)}"
         self.nodes.append(make_node(op, f"layer/{name}", inputs, [name], "layer", **attrs))
         return name
+
+    def ops(self, op: str, *inputs: str, further: Sequence[str], **attrs: object) -> list[str]:
+        """An operator with several outputs."""
+        name = f"{op}_{len(self.nodes)}"
+        outputs = [name, *(f"{name}/{output}" for output in further)]
+        self.nodes.append(make_node(op, f"layer/{name}", inputs, outputs, "layer", **attrs))
+        return outputs
+
+    def recurrent(self, op: str, x: str, units: int, *further: str, bias: bool = True, **attrs: object) -> list[str]:
+        """A recurrent operator over values of 3 channels; ``further`` are the mask and the states."""
+        gates, states = {"simple_rnn": (1, "h"), "gru": (3, "h"), "lstm": (4, "hc"), "conv_lstm": (4, "hc")}[op]
+        width, rank = gates * units, len(self.types()[x].shape) - 3
+        kernel = self.weight(*(3,) * rank, 3, width, scale=0.6)
+        recurrent = self.weight(*(2,) * rank, units, width, scale=0.6)
+        added = self.weight(*((2, width) if attrs.get("reset_after") else (width,))) if bias else ""
+        activations = {"activation": "tanh", **({} if op == "simple_rnn" else {"recurrent_activation": "sigmoid"})}
+        return self.ops(op, x, kernel, added, recurrent, *further, further=list(states), **{**activations, **attrs})
+
+    def types(self) -> dict[str, TensorType]:
+        return infer_types(Graph(tuple(self.inputs), (), tuple(self.nodes), self.weights))
 
     def graph(self, *outputs: str) -> Graph:
         ports = tuple(Port(f"y{index}", value) for index, value in enumerate(outputs))
@@ -484,6 +504,17 @@ case(
         "attention", *[net.input(5, 8)] * 3, net.constant(np.tri(5) > 0, dtype="bool"), heads=2, kv_heads=2, scale=1.0
     ),
 )
+
+
+for op in ("simple_rnn", "lstm", "gru"):
+    options: dict[str, object] = {"reset_after": True} if op == "gru" else {}
+    case(op, "plain", lambda net, o=op, more=options: net.recurrent(o, net.input(5, 3), 4, **more)[0])
+    case(
+        op,
+        "masked",
+        lambda net, o=op, more=options: net.recurrent(o, net.input(5, 3), 4, net.input(5, name="m", dtype="bool"), **more)[0],
+    )
+case("conv_lstm", "plain", lambda net: net.recurrent("conv_lstm", net.input(4, 6, 5, 3), 2, **windowed(2, 1, 1, "same"))[0])
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,26 @@ def windows(rank: int) -> Iterator[dict[str, Any]]:
     yield {"strides": (2, 1, 3)[:rank], "dilations": (1,) * rank, "padding": "explicit", "pads": (0,) * (2 * rank)}
 
 
+def recurrent_cases() -> Iterator[Case]:
+    masked = ("", "", "", "", "bool")
+    gates = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+    for op, count, attrs in (
+        ("simple_rnn", 1, {"activation": "relu"}),
+        ("gru", 3, {**gates, "reset_after": False}),
+        ("lstm", 4, gates),
+    ):
+        shapes = [(N, H, 4), (4, 2 * count), (2 * count,), (2, 2 * count)]
+        states = [(N, 2)] * (2 if op == "lstm" else 1)
+        yield Case(op, shapes, attrs)
+        yield Case(op, [*shapes, (N, H)], {**attrs, "reverse": True}, masked)
+        yield Case(op, [*shapes, (N, H), *states], {**attrs, "zero_masked": True}, masked)
+        yield Case(op, [*shapes[:2], None, shapes[3], None, *states], attrs)
+    yield Case("gru", [(N, H, 4), (4, 6), (2, 6), (2, 6)], {**gates, "reset_after": True})
+    window = {**gates, "strides": (2,), "dilations": (1,), "padding": "same"}
+    yield Case("conv_lstm", [(N, H, 5, 4), (3, 4, 8), (8,), (2, 2, 8), (N, H)], window, masked)
+    yield Case("conv_lstm", [(N, 3, H, W, 4), (2, 1, 4, 8), None, (3, 3, 2, 8)], {**gates, **next(windows(2))})
+
+
 SPATIAL: dict[int, tuple[Dim, ...]] = {1: (H,), 2: (H, W), 3: (H, W, 5)}
 ACTIVATIONS: dict[str, list[dict[str, Any]]] = {
     "relu": [{}, {"max_value": 1.0}, {"negative_slope": 0.2, "threshold": 0.5}],
@@ -165,6 +185,7 @@ CASES: list[Case] = [
     ),
     Case("resize", [(N, H, 4)], {"sizes": (-2,), "method": "nearest"}),
     Case("resize", [(N, H, W, 5, 4)], {"sizes": (-2, 3, -1), "method": "linear"}),
+    *recurrent_cases(),
 ]
 
 
@@ -204,16 +225,15 @@ def test_every_operator_has_a_case() -> None:
 def test_inference_agrees_with_evaluation(case: Case, dtype: str) -> None:
     op, types = get_op(case.op), typed(case, dtype)
     attrs = op.complete(case.attrs)
-    (symbolic,) = op.infer(attrs, types)
     bound = [t and TensorType(t.dtype, tuple(substitute(dim, dict(SIZES)) for dim in t.shape)) for t in types]
-    (concrete,) = op.infer(attrs, bound)
-    assert concrete.shape == tuple(evaluate(dim, SIZES) for dim in symbolic.shape)
     inputs = arrays(types, SIZES, case)
     copies = [None if x is None else x.copy() for x in inputs]
-    (result,) = op.evaluate(attrs, inputs)
-    assert result.shape == concrete.shape
-    assert result.dtype.name == symbolic.dtype == concrete.dtype
-    assert np.isfinite(result).all()
+    inferred = zip(op.infer(attrs, types), op.infer(attrs, bound), op.evaluate(attrs, inputs), strict=True)
+    for symbolic, concrete, result in inferred:
+        assert concrete.shape == tuple(evaluate(dim, SIZES) for dim in symbolic.shape)
+        assert result.shape == concrete.shape
+        assert result.dtype.name == symbolic.dtype == concrete.dtype
+        assert np.isfinite(result).all()
     assert all(x is None or np.array_equal(x, copy) for x, copy in zip(inputs, copies, strict=True))
 
 
@@ -221,23 +241,22 @@ def test_inference_agrees_with_evaluation(case: Case, dtype: str) -> None:
 def test_an_empty_batch_gives_an_empty_result(case: Case) -> None:
     op, types, sizes = get_op(case.op), typed(case, "float32"), {**SIZES, "N": 0}
     attrs = op.complete(case.attrs)
-    (inferred,) = op.infer(attrs, types)
-    (result,) = op.evaluate(attrs, arrays(types, sizes, case))
-    assert result.shape == tuple(evaluate(dim, sizes) for dim in inferred.shape)
+    for inferred, result in zip(op.infer(attrs, types), op.evaluate(attrs, arrays(types, sizes, case)), strict=True):
+        assert result.shape == tuple(evaluate(dim, sizes) for dim in inferred.shape)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_samples_do_not_touch_each_other(case: Case) -> None:
     op, types = get_op(case.op), typed(case, "float64")
     attrs, inputs = op.complete(case.attrs), arrays(types, SIZES, case)
-    (together,) = op.evaluate(attrs, inputs)
+    together = op.evaluate(attrs, inputs)
     for sample in range(SIZES["N"]):
         own = [
             x[sample : sample + 1] if type_ is not None and type_.shape[:1] == (N,) and x is not None else x
             for x, type_ in zip(inputs, types, strict=True)
         ]
-        (alone,) = op.evaluate(attrs, own)
-        assert np.allclose(alone[0].astype(float), together[sample].astype(float), rtol=1e-12, atol=1e-12)
+        for alone, all_samples in zip(op.evaluate(attrs, own), together, strict=True):
+            assert np.allclose(alone[0].astype(float), all_samples[sample].astype(float), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -116,17 +116,30 @@ class GraphBuilder:
         return Value(name, self._types[name])
 
     def emit(self, op: str, base: str, inputs: Sequence[str], layer: str, attrs: Mapping[str, object]) -> Value:
-        """Add a node whose name starts with ``base``.
+        """Add a node with one output, whose name starts with ``base``.
+
+        Raises:
+            UnsupportedLayerError: the inputs do not fit the operator.
+        """
+        (value,) = self.emit_all(op, base, inputs, layer, attrs, ())
+        return value
+
+    def emit_all(
+        self, op: str, base: str, inputs: Sequence[str], layer: str, attrs: Mapping[str, object], further: Sequence[str]
+    ) -> tuple[Value, ...]:
+        """Add a node whose name starts with ``base``; ``further`` names its outputs after the first, below it.
 
         Raises:
             UnsupportedLayerError: the inputs do not fit the operator.
         """
         name = self._free_name(base, op)
+        outputs = [name, *(f"{name}/{output}" for output in further)]
         try:
-            node = make_node(op, name, inputs, [name], layer, **attrs)
-            (type_,) = infer_node(node, self._types)
+            node = make_node(op, name, inputs, outputs, layer, **attrs)
+            types = infer_node(node, self._types)
         except GraphError as error:
             raise UnsupportedLayerError(str(error)) from None
+        type_ = types[0]
         if type_.dtype.startswith("int") and not self._narrow.isdisjoint(inputs):
             if op in _WRAPPING_OPS:
                 raise UnsupportedLayerError(
@@ -134,9 +147,10 @@ class GraphBuilder:
                     "cast the input to float32 first"
                 )
             self._narrow.add(name)
-        self._define(name, type_)
+        for output, output_type in zip(outputs, types, strict=True):
+            self._define(output, output_type)
         self._nodes.append(node)
-        return Value(name, type_)
+        return tuple(Value(output, output_type) for output, output_type in zip(outputs, types, strict=True))
 
     def finish(self, outputs: Sequence[tuple[str, Value]], name: str, where: str) -> Graph:
         """The graph with these outputs.

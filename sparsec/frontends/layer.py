@@ -371,10 +371,11 @@ class Layer(Options):
 
     def emit(self, op: str, *inputs: Value | None, **attrs: object) -> Value:
         """Emit an operator with one output."""
-        names = [ABSENT if value is None else value.name for value in inputs]
-        while names and names[-1] == ABSENT:
-            names.pop()
-        return self._builder.emit(op, self._base, names, self.name, attrs)
+        return self._builder.emit(op, self._base, _names(inputs), self.name, attrs)
+
+    def emit_all(self, op: str, *inputs: Value | None, further: Sequence[str], **attrs: object) -> tuple[Value, ...]:
+        """Emit an operator with several outputs; ``further`` names those after the first."""
+        return self._builder.emit_all(op, self._base, _names(inputs), self.name, attrs, further)
 
     def cast(self, value: Value, dtype: str) -> Value:
         """``value`` in another dtype."""
@@ -405,6 +406,14 @@ class Layer(Options):
             self.refuse(f"its call gives the argument {min(self._unread)!r}, which sparsec does not read")
         if not self._listed_by_whole and self.stored.used < len(self.stored):
             self.refuse(f"{len(self.stored)} variables of it are stored, its configuration asks for {self.stored.used} only")
+
+
+def _names(inputs: Sequence[Value | None]) -> list[str]:
+    """The names of a node's inputs; those absent at the end are left out."""
+    names = [ABSENT if value is None else value.name for value in inputs]
+    while names and names[-1] == ABSENT:
+        names.pop()
+    return names
 
 
 def _holds_tensors(argument: Any) -> bool:

@@ -5,11 +5,11 @@ The weights of a nested model stand in its group as one flat list, trainable one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sparsec.errors import FormatError
 from sparsec.frontends.hdf5 import H5Group
-from sparsec.frontends.source import Config, LayerEntry, LayerPath, Variable, is_wrapper_variable, layer_entries
+from sparsec.frontends.source import INNER, Config, LayerEntry, LayerPath, Variable, is_wrapper_variable, layer_entries
 
 
 def legacy_variables(root: H5Group, config: Config, where: str) -> dict[LayerPath, Sequence[Variable]]:
@@ -27,7 +27,9 @@ def legacy_variables(root: H5Group, config: Config, where: str) -> dict[LayerPat
         names = [name for name in layer.texts("weight_names") if not (entry.wrapped and is_wrapper_variable(name))]
         variables = [(name, layer.variable(name)) for name in names]
         if entry.is_model:
-            found.update(_distribute(entry, variables, where))
+            found.update(_distribute(entry, dict(_leaves(entry.config, (entry.key,), where)), variables, where))
+        elif entry.inner_model is not None:
+            found.update(_distribute(entry, dict(_leaves(entry.inner_model, (entry.key, INNER), where)), variables, where))
         elif variables:
             found[(entry.key,)] = [variable for _, variable in variables]
     for name in sorted(set(root.texts("layer_names")) - {entry.key for entry in entries}):
@@ -36,18 +38,17 @@ def legacy_variables(root: H5Group, config: Config, where: str) -> dict[LayerPat
     return found
 
 
-def _leaves(entry: LayerEntry, path: LayerPath, where: str) -> Iterator[tuple[LayerPath, LayerEntry]]:
-    for inner in layer_entries(entry.config, where):
+def _leaves(config: Config, path: LayerPath, where: str) -> Iterator[tuple[LayerPath, LayerEntry]]:
+    for inner in layer_entries(config, where):
         if inner.is_model:
-            yield from _leaves(inner, (*path, inner.key), where)
+            yield from _leaves(inner.config, (*path, inner.key), where)
         else:
             yield (*path, inner.key), inner
 
 
 def _distribute(
-    entry: LayerEntry, variables: Sequence[tuple[str, Variable]], where: str
+    entry: LayerEntry, leaves: Mapping[LayerPath, LayerEntry], variables: Sequence[tuple[str, Variable]], where: str
 ) -> dict[LayerPath, Sequence[Variable]]:
-    leaves = dict(_leaves(entry, (entry.key,), where))
     assigned: dict[LayerPath, list[Variable]] = {}
     for name, variable in variables:
         prefix = name.rpartition("/")[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import InputError, UnsupportedLayerError
-from sparsec.frontends.source import WRAPPERS, LayerPath, SavedBy, Source, Variable, model_config
+from sparsec.frontends.source import INNER, WRAPPERS, LayerPath, SavedBy, Source, Variable, model_config
 
 
 def memory_source(model: Any) -> Source:
@@ -48,8 +48,13 @@ def _variables(model: Any, path: LayerPath) -> Iterator[tuple[LayerPath, Sequenc
             yield from _variables(layer, layer_path)
             continue
         inner = layer.layer if type(layer).__name__ in WRAPPERS else layer
-        if inner.weights:
-            yield layer_path, [_variable(v, f"{'/'.join(layer_path)}/{i}") for i, v in enumerate(inner.weights)]
+        if hasattr(getattr(inner, INNER, None), "layers"):
+            yield from _variables(getattr(inner, INNER), (*layer_path, INNER))
+            continue
+        # Trainable ones first, as in legacy files.
+        weights = [*inner.trainable_weights, *inner.non_trainable_weights]
+        if weights:
+            yield layer_path, [_variable(v, f"{'/'.join(layer_path)}/{i}") for i, v in enumerate(weights)]
 
 
 def _variable(variable: Any, location: str) -> Variable:

@@ -134,6 +134,9 @@ def model_config(serialized: Any, where: str) -> Config:
     return config
 
 
+INNER = "layer"
+"""The attribute, and option, in which wrappers hold the layer inside."""
+
 WRAPPERS = frozenset({"PruneLowMagnitude"})
 """Training-time wrappers of the TensorFlow Model Optimization toolkit that compute what the layer inside computes."""
 
@@ -176,6 +179,15 @@ class LayerEntry:
     def is_model(self) -> bool:
         """Whether the layer is itself a model with layers in its configuration."""
         return self.class_name in MODEL_CLASSES and isinstance(self.config.get("layers"), list)
+
+    @property
+    def inner_model(self) -> Config | None:
+        """The configuration of the model that a wrapper such as TimeDistributed holds as its part :data:`INNER`."""
+        inner = self.config.get(INNER)
+        if not isinstance(inner, dict) or inner.get("class_name") not in MODEL_CLASSES:
+            return None
+        config = inner.get("config")
+        return config if isinstance(config, dict) and isinstance(config.get("layers"), list) else None
 
     @property
     def stored_class_name(self) -> str:

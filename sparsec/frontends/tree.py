@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sparsec.errors import FormatError
 from sparsec.frontends.hdf5 import MAX_DEPTH, H5Group
-from sparsec.frontends.source import Config, LayerEntry, LayerPath, Variable, layer_entries
+from sparsec.frontends.source import INNER, Config, LayerEntry, LayerPath, Variable, layer_entries
 
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 """The group that holds a model's layers: now, and in files that Keras 2.12 to 2.14 wrote."""
@@ -32,6 +32,17 @@ def snake_case(class_name: str) -> str:
     name = re.sub(r"\W+", "", class_name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def numbered_names(class_names: Sequence[str]) -> list[str]:
+    """The names of the layers of these classes in a list that a layer holds."""
+    counts: dict[str, int] = defaultdict(int)
+    names = []
+    for class_name in class_names:
+        name = snake_case(class_name)
+        names.append(f"{name}_{counts[name]}" if counts[name] else name)
+        counts[name] += 1
+    return names
 
 
 def tree_variables(root: H5Group, config: Config, where: str) -> dict[LayerPath, Sequence[Variable]]:
@@ -52,6 +63,9 @@ def _model_variables(
             yield from _model_variables(layer, entry.config, layer_path, where)
         elif entry.wrapped and layer.holds("layer"):
             yield from _layer_variables(layer.group("layer"), layer_path, where)
+        elif entry.inner_model is not None and layer.holds(INNER):
+            yield from _layer_variables(layer, layer_path, where, skip=INNER)
+            yield from _model_variables(layer.group(INNER), entry.inner_model, (*layer_path, INNER), where)
         else:
             yield from _layer_variables(layer, layer_path, where)
 
@@ -99,7 +113,9 @@ def _by_class(entries: Sequence[LayerEntry], groups: Mapping[str, H5Group]) -> d
     return {layer: key for layers, keys in pairs for layer, (_, key) in zip(layers, keys, strict=True)}
 
 
-def _layer_variables(layer: H5Group, path: LayerPath, where: str) -> Iterator[tuple[LayerPath, Sequence[Variable]]]:
+def _layer_variables(
+    layer: H5Group, path: LayerPath, where: str, skip: str = ""
+) -> Iterator[tuple[LayerPath, Sequence[Variable]]]:
     """The variables of one layer, in order, and below its path those of its parts."""
     if len(path) > MAX_DEPTH:
         raise FormatError(f"{where}: the groups in {layer.name!r} are nested too deeply")
@@ -108,5 +124,5 @@ def _layer_variables(layer: H5Group, path: LayerPath, where: str) -> Iterator[tu
             names = sorted((name for name in part.names() if name.isdecimal()), key=int)
             if names:
                 yield path, [part.variable(name) for name in names]
-        elif key not in RANDOM_STATE:
+        elif key not in RANDOM_STATE and key != skip:
             yield from _layer_variables(part, (*path, key), where)

@@ -1,6 +1,6 @@
 """The closed set of operators: their types, their reference evaluation in NumPy, and how channel facts flow through them."""
 
-from sparsec.ops import arithmetic, attention, elementwise, gather, linear, norm, pooling, shape
+from sparsec.ops import arithmetic, attention, elementwise, gather, linear, norm, pooling, recurrent, shape
 from sparsec.ops.base import OPS, REQUIRED, Attribute, Kind, Op, get_op
 from sparsec.ops.shape import TO_THE_END, TO_THE_START
 from sparsec.ops.typing import check, evaluate_graph, infer_types, make_node, node_macs
@@ -26,5 +26,6 @@ __all__ = [
     "node_macs",
     "norm",
     "pooling",
+    "recurrent",
     "shape",
 ]

@@ -41,7 +41,7 @@ class Placement:
     Attributes:
         demands: what the node asked for.
         inner: the layout of the ports that asked for ``SAME``.
-        output: the layout of the output.
+        output: the layout of the outputs.
     """
 
     demands: Demands
@@ -88,7 +88,7 @@ def assign_layouts(
         asked, vertex = demands[node.name], inner[node.name]
         prefer = _swap(asked.prefer, parities.find(vertex)[1])
         tail, head = (ends[Layout.FIRST], vertex) if prefer is Layout.FIRST else (vertex, ends[Layout.LAST])
-        network.edge(tail, head, asked.saving * elements[node.output])
+        network.edge(tail, head, asked.saving * elements[node.outputs[0]])
     for value, who in pins.items():
         shape = view.types[value].shape
         # Where both layouts hold the elements in one sequence, a Reshape converts between them.
@@ -139,7 +139,8 @@ def _collect_pins(
             for value, layout in _free_reading(view, node.output):
                 pin(value, layout)
             continue
-        pin(node.output, outputs[node.name])
+        for value in node.outputs:
+            pin(value, outputs[node.name])
         for value, demand in zip(node.inputs, demands[node.name].inputs, strict=True):
             if value != ABSENT and demand is not Demand.FREE:
                 pin(value, inner[node.name] if demand is Demand.SAME else FIXED[demand])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Union
 
 from sparsec.ir import Array
 
-AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
+AttributeValue = Union[int, float, str, tuple[int, ...], tuple[float, ...], tuple[str, ...], "Draft"]
+"""The value of a node's attribute; a draft is the body of a loop."""
 
 ONNX_TYPES = {"float32": 1, "int32": 6, "int64": 7, "bool": 9, "float16": 10, "float64": 11}
 """The numbers of the dtypes in ``onnx.proto``, ``TensorProto.DataType``."""

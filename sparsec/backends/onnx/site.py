@@ -45,8 +45,23 @@ class Site(NodeFacts):
 
     @property
     def result_order(self) -> Order:
-        """The order in which the output is defined."""
-        return order_of(self.placement.output, self.result.rank)
+        """The order in which the first output is defined."""
+        return self.order_at(0)
+
+    def order_at(self, output: int) -> Order:
+        """The order in which an output is defined."""
+        return order_of(self.placement.output, self.view.types[self.node.outputs[output]].rank)
+
+    def weight(self, index: int) -> Array:
+        """The elements of an input, which must be a weight.
+
+        Raises:
+            UnsupportedOperatorError: it is computed.
+        """
+        if not self.is_constant(index):
+            raise self.refusal("a weight is computed while the model runs")
+        path, permutation = self.view.root(self.node.inputs[index])
+        return self.view.graph.weights[path].transpose(permutation)
 
     def read(self, index: int = 0) -> str:
         """The name of an input in its layout."""
@@ -133,8 +148,12 @@ class Site(NodeFacts):
         return self.builder.intermediate(op_type, name, inputs, self.node.layer, **attributes)
 
     def finish(self, op_type: str, *inputs: str, **attributes: AttributeValue) -> None:
-        """Append the node that defines the output."""
-        output = self.builder.define(self.node.output, self.result_order)
+        """Append the node that defines the only output, or the first."""
+        self.finish_at(0, op_type, *inputs, **attributes)
+
+    def finish_at(self, index: int, op_type: str, *inputs: str, **attributes: AttributeValue) -> None:
+        """Append the node that defines one of the outputs."""
+        output = self.builder.define(self.node.outputs[index], self.order_at(index))
         self.builder.add(op_type, self.node.name, inputs, (output,), attributes, self.node.layer)
 
     def target(self, source: str, before: Sequence[Dim], after: Sequence[Dim]) -> str:

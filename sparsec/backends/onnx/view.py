@@ -73,8 +73,8 @@ class NodeFacts:
 
     @property
     def result(self) -> TensorType:
-        """The type of the node's output."""
-        return self.view.types[self.node.output]
+        """The type of the node's first output."""
+        return self.view.types[self.node.outputs[0]]
 
     def given(self, index: int) -> bool:
         """Whether an input is there."""

@@ -162,7 +162,20 @@ def _node(node: DraftNode) -> onnx.NodeProto:
 def _attribute(name: str, value: AttributeValue) -> onnx.AttributeProto:
     from onnx.helper import make_attribute
 
-    return make_attribute(name, value)
+    return make_attribute(name, _body(value) if isinstance(value, Draft) else value)
+
+
+def _body(draft: Draft) -> onnx.GraphProto:
+    """The body of a loop."""
+    import onnx
+
+    return onnx.GraphProto(
+        node=[_node(node) for node in draft.nodes],
+        name=draft.name,
+        initializer=[onnx.TensorProto.FromString(_dense_tensor(constant).to_bytes()) for constant in draft.constants],
+        input=[_value_info(port) for port in draft.inputs],
+        output=[_value_info(port) for port in draft.outputs],
+    )
 
 
 def _value_info(port: ValueInfo) -> onnx.ValueInfoProto:

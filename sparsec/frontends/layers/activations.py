@@ -12,6 +12,20 @@ from typing import Any
 from sparsec.frontends.layer import ALWAYS, Layer, Value, alike, reads, reads_operation
 from sparsec.frontends.options import Options
 from sparsec.ops import TO_THE_END
+from sparsec.ops.activations import (
+    above,
+    celu,
+    hard_shrink,
+    hard_silu,
+    log_sigmoid,
+    mish,
+    scaled,
+    shifted,
+    soft_shrink,
+    sparse_plus,
+    squareplus,
+    tanh_shrink,
+)
 
 Activation = Callable[[Layer, Value, Options], Value]
 """A function of the layer it belongs to, its input, and the parameters given with its name."""
@@ -36,14 +50,6 @@ def _log_softmax(layer: Layer, x: Value, parameters: Options) -> Value:
     return layer.emit("log_softmax", x, axis=parameters.integer("axis", -1))
 
 
-def _scaled(layer: Layer, x: Value, factor: float) -> Value:
-    return layer.emit("mul", x, layer.like(x, factor))
-
-
-def _shifted(layer: Layer, x: Value, term: float) -> Value:
-    return layer.emit("add", x, layer.like(x, term))
-
-
 def _linear(layer: Layer, x: Value, parameters: Options) -> Value:
     return x
 
@@ -55,13 +61,9 @@ def _relu(layer: Layer, x: Value, parameters: Options) -> Value:
         parameters.refuse(f"threshold = {threshold} is negative")
     if threshold == 0:
         return layer.emit("relu", x, max_value=ceiling, negative_slope=slope)
-    y = _above(layer, x, threshold, _scaled(layer, _shifted(layer, x, -threshold), slope) if slope else layer.like(x, 0.0))
+    below = scaled(layer, shifted(layer, x, -threshold), slope) if slope else layer.like(x, 0.0)
+    y = above(layer, x, threshold, below)
     return y if ceiling is None else layer.emit("minimum", y, layer.like(x, ceiling))
-
-
-def _above(layer: Layer, x: Value, threshold: float, below: Value) -> Value:
-    """``x`` where it exceeds the threshold; at the threshold itself Keras takes ``below``, which the operator relu does not."""
-    return layer.emit("where", layer.emit("greater", x, layer.like(x, threshold)), x, below)
 
 
 def _relu6(layer: Layer, x: Value, parameters: Options) -> Value:
@@ -124,22 +126,18 @@ def _hard_sigmoid(layer: Layer, x: Value, parameters: Options) -> Value:
 
 
 def _hard_silu(layer: Layer, x: Value, parameters: Options) -> Value:
-    return layer.emit("mul", x, _hard_sigmoid(layer, x, parameters))
+    return hard_silu(layer, x, *HARD_SIGMOID[layer.saved_by.generation])
 
 
-def _mish(layer: Layer, x: Value, parameters: Options) -> Value:
-    return layer.emit("mul", x, layer.emit("tanh", layer.emit("softplus", x)))
-
-
-def _log_sigmoid(layer: Layer, x: Value, parameters: Options) -> Value:
-    return _scaled(layer, layer.emit("softplus", _scaled(layer, x, -1.0)), -1.0)
+def _composed(compose: Callable[[Layer, Value], Value]) -> Activation:
+    return lambda layer, x, parameters: compose(layer, x)
 
 
 def _celu(layer: Layer, x: Value, parameters: Options) -> Value:
     alpha = parameters.number("alpha", 1.0)
     if alpha == 0:
         parameters.refuse("alpha = 0 divides by zero")
-    return _scaled(layer, layer.emit("elu", _scaled(layer, x, 1.0 / alpha), alpha=1.0), alpha)
+    return celu(layer, x, alpha)
 
 
 def _glu(layer: Layer, x: Value, parameters: Options) -> Value:
@@ -152,23 +150,17 @@ def _glu(layer: Layer, x: Value, parameters: Options) -> Value:
     return layer.emit("mul", value, layer.emit("sigmoid", gate))
 
 
-def _tanh_shrink(layer: Layer, x: Value, parameters: Options) -> Value:
-    return layer.emit("sub", x, layer.emit("tanh", x))
-
-
 def _soft_shrink(layer: Layer, x: Value, parameters: Options) -> Value:
-    threshold = parameters.number("threshold", 0.5)
-    return layer.emit("sub", x, layer.emit("clip", x, minimum=-threshold, maximum=threshold))
+    return soft_shrink(layer, x, parameters.number("threshold", 0.5))
 
 
 def _hard_shrink(layer: Layer, x: Value, parameters: Options) -> Value:
-    outside = layer.emit("greater", layer.emit("abs", x), layer.like(x, parameters.number("threshold", 0.5)))
-    return layer.emit("where", outside, x, layer.like(x, 0.0))
+    return hard_shrink(layer, x, parameters.number("threshold", 0.5))
 
 
 def _threshold(layer: Layer, x: Value, parameters: Options) -> Value:
     below = layer.like(x, parameters.number("default_value", parameters.number("value", 0.0)))
-    return _above(layer, x, parameters.number("threshold", 20.0), below)
+    return above(layer, x, parameters.number("threshold", 20.0), below)
 
 
 def _hard_tanh(layer: Layer, x: Value, parameters: Options) -> Value:
@@ -176,15 +168,7 @@ def _hard_tanh(layer: Layer, x: Value, parameters: Options) -> Value:
 
 
 def _squareplus(layer: Layer, x: Value, parameters: Options) -> Value:
-    root = layer.emit("sqrt", _shifted(layer, layer.emit("mul", x, x), parameters.number("b", 4.0)))
-    return _scaled(layer, layer.emit("add", x, root), 0.5)
-
-
-def _sparse_plus(layer: Layer, x: Value, parameters: Options) -> Value:
-    # (x + 1)^2 / 4 between -1 and 1, x above: the clipped square plus what exceeds 1.
-    inner = _shifted(layer, layer.emit("clip", x, minimum=-1.0, maximum=1.0), 1.0)
-    square = _scaled(layer, layer.emit("mul", inner, inner), 0.25)
-    return layer.emit("add", square, layer.emit("relu", _shifted(layer, x, -1.0)))
+    return squareplus(layer, x, parameters.number("b", 4.0))
 
 
 def _sparsemax(layer: Layer, x: Value, parameters: Options) -> Value:
@@ -208,9 +192,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "hard_tanh": _hard_tanh,
     "leaky_relu": _leaky(LEAKY_SLOPE),
     "linear": _linear,
-    "log_sigmoid": _log_sigmoid,
+    "log_sigmoid": _composed(log_sigmoid),
     "log_softmax": _log_softmax,
-    "mish": _mish,
+    "mish": _composed(mish),
     "relu": _relu,
     "relu6": _relu6,
     "selu": _plain("selu"),
@@ -220,13 +204,13 @@ ACTIVATIONS: dict[str, Activation] = {
     "softmax": _softmax,
     "softplus": _plain("softplus"),
     "softsign": _plain("softsign"),
-    "sparse_plus": _sparse_plus,
+    "sparse_plus": _composed(sparse_plus),
     "sparse_sigmoid": _sparse_sigmoid,
     "sparsemax": _sparsemax,
     "squareplus": _squareplus,
     "swish": _plain("silu"),
     "tanh": _plain("tanh"),
-    "tanh_shrink": _tanh_shrink,
+    "tanh_shrink": _composed(tanh_shrink),
     "threshold": _threshold,
 }
 """Every activation by the name in a configuration."""
@@ -274,8 +258,8 @@ _OPERATION_NAMES: dict[str, tuple[str, ...]] = {
 _PARAMETERS = ("alpha", "approximate", "axis", "b", "default_value", "max_value", "negative_slope", "threshold", "value")
 
 
-def apply_activation(layer: Layer, x: Value, spec: Any) -> Value:
-    """Apply an activation as a configuration states it: a name, or an object with a class and parameters."""
+def stated_activation(layer: Layer, spec: Any) -> tuple[str, Options]:
+    """The name and the parameters of an activation that a configuration states: by name, or as an object with a class."""
     name, parameters, own = spec, {}, True
     if isinstance(spec, dict):
         name, inner = spec.get("class_name"), spec.get("config")
@@ -286,11 +270,18 @@ def apply_activation(layer: Layer, x: Value, spec: Any) -> Value:
         elif name in ("function", None) and isinstance(inner, str):
             name = inner
     if name == "Activation":
-        return apply_activation(layer, x, parameters.get("activation"))
-    function = ACTIVATION_LAYERS.get(str(name), ACTIVATIONS.get(str(name)))
-    if function is None or not own:
-        layer.refuse(f"its activation {name!r} is not read{alike(str(name), ACTIVATIONS)}; README.md lists those that are")
-    return function(layer, x, Options(parameters, f"{layer.subject}, activation {name!r}"))
+        return stated_activation(layer, parameters.get("activation"))
+    name = str(name)
+    if not own or not (name in ACTIVATION_LAYERS or name in ACTIVATIONS):
+        layer.refuse(f"its activation {name!r} is not read{alike(name, ACTIVATIONS)}; README.md lists those that are")
+    return name, Options(parameters, f"{layer.subject}, activation {name!r}")
+
+
+def apply_activation(layer: Layer, x: Value, spec: Any) -> Value:
+    """Apply an activation as a configuration states it."""
+    name, parameters = stated_activation(layer, spec)
+    function = ACTIVATION_LAYERS.get(name) or ACTIVATIONS[name]
+    return function(layer, x, parameters)
 
 
 def _register_layer(class_name: str, function: Activation) -> None:
@@ -327,7 +318,7 @@ def activation(layer: Layer) -> Value:
 def thresholded_relu(layer: Layer) -> Value:
     """ThresholdedReLU of Keras 2: x above ``theta``, else 0."""
     x = layer.input
-    return _above(layer, x, layer.number("theta", 1.0), layer.like(x, 0.0))
+    return above(layer, x, layer.number("theta", 1.0), layer.like(x, 0.0))
 
 
 @reads("PReLU", passes_mask=ALWAYS)
