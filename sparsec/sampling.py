@@ -9,9 +9,13 @@ import numpy as np
 
 from sparsec.errors import InputError
 from sparsec.ir import BATCH, Array, Graph, Input, Node, evaluate
+from sparsec.ops.base import integer
 
 DEFAULT_RANGE = (-1.0, 1.0)
 INTEGER_RANGE = (0.0, 2.0)
+MOVES = frozenset({"cast", "reshape", "slice", "transpose"})
+"""Operators that leave indices what they are."""
+
 SIGMAS = 2.0
 """How far the guess for an input that is normalised reaches on both sides of its mean, in standard deviations."""
 
@@ -39,8 +43,9 @@ class InputRange:
 def guess_ranges(graph: Graph) -> tuple[InputRange, ...]:
     """The range of each input, guessed from the layer that reads it.
 
-    A leading Rescaling with factor s and offset o is taken to map [0, top] to [0, 1] where o = 0, and to [o, -o] where o < 0; a
-    leading Normalization is taken to map what lies within :data:`SIGMAS` deviations of its mean.
+    An input that is looked up in a table is drawn from its indices. A leading Rescaling with factor s and offset o is taken to
+    map [0, top] to [0, 1] where o = 0, and to [o, -o] where o < 0; a leading Normalization is taken to map what lies within
+    :data:`SIGMAS` deviations of its mean.
     """
     return tuple(_guess(graph, entry) for entry in graph.inputs)
 
@@ -111,6 +116,9 @@ def _check_within(entry: Input, wanted: InputRange, low: float, high: float, lea
 
 
 def _guess(graph: Graph, entry: Input) -> InputRange:
+    table = _smallest_table(graph, entry.name)
+    if table is not None:
+        return InputRange(entry.name, 0.0, float(table[0]), f"the indices of layer {table[1]!r}")
     if entry.type.dtype == "bool" or entry.type.dtype.startswith("int"):
         return InputRange(entry.name, *INTEGER_RANGE, f"the default for {entry.type.dtype}")
     readers = graph.consumers().get(entry.name, [])
@@ -119,6 +127,18 @@ def _guess(graph: Graph, entry: Input) -> InputRange:
     if first is None or found is None:
         return InputRange(entry.name, *DEFAULT_RANGE, "the default")
     return InputRange(entry.name, *found, f"guessed from layer {first.layer!r}")
+
+
+def _smallest_table(graph: Graph, value: str) -> tuple[int, str] | None:
+    """The fewest entries of the tables in which a value is looked up, and the layer that does so; ``None`` where it is not."""
+    found: list[tuple[int, str]] = []
+    for node in graph.consumers().get(value, []):
+        if node.op == "gather" and node.inputs[1] == value and node.inputs[0] in graph.weights:
+            found.append((graph.weights[node.inputs[0]].shape[integer(node.attrs, "axis")], node.layer))
+        elif node.op in MOVES and node.inputs[0] == value:
+            below = _smallest_table(graph, node.output)
+            found += [] if below is None else [below]
+    return min(found, default=None)
 
 
 def _range_before(graph: Graph, node: Node) -> tuple[float, float] | None:

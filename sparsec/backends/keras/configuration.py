@@ -5,53 +5,77 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from math import sqrt
 from typing import Any
 
-from sparsec.backends.keras.edits import Edits, LayerEdit, walk
+from sparsec.backends.keras.edits import Edits, Interpreted, LayerEdit, VariableEdit, joined, parts_of, walk
 from sparsec.backends.keras.rules import EditedLayer, channel_slice
 from sparsec.backends.keras.shapes import correct_shapes, idle_reshapes, record_shapes
 from sparsec.errors import InputError, UnsupportedLayerError
 from sparsec.frontends.source import LayerPath, Source, Variable
-from sparsec.passes.shrink import WeightEdit
+
+SCALED_BY_WIDTH = frozenset({"MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"})
+"""The layers that divide dot products by the root of the width of a head."""
+
+QUERIES = "query_dense"
+"""The part of such a layer that makes its queries."""
 
 
-def complete(source: Source, edits: Edits) -> dict[LayerPath, LayerEdit]:
-    """The edits, with those of statistics that stand behind constants of the graph: an adapted Normalization.
+def complete(model: Interpreted, edits: Edits) -> dict[LayerPath, LayerEdit]:
+    """The edits, with those that a change of the configuration asks for.
+
+    The statistics of an adapted Normalization stand behind constants of the graph. Attention divides its queries by the root of
+    their width, so that what is left of them is multiplied to make up for it.
 
     Raises:
-        InputError: a constant that shrinks is in no layer that could state it.
+        InputError: what is left of a layer cannot be stated.
     """
-    result = dict(edits)
+    source, result = model.source, dict(edits)
     for path, entry, _ in walk(source.config, source.description):
-        edit = result.get(path)
-        if edit is None or not edit.constants:
-            continue
-        variables = dict(edit.variables)
-        if entry.class_name == "Normalization" and entry.config.get("mean") is None:
-            stored = source.variables[path]
-            variables |= {index: channel_slice(edit, len(stored[index].shape)) for index in (0, 1)}
-        result[path] = replace(edit, variables=variables)
+        for part in parts_of(path, entry, edits):
+            edit = result[part]
+            variables = dict(edit.variables)
+            if entry.class_name == "Normalization" and edit.constants and entry.config.get("mean") is None:
+                stored = source.variables[path]
+                variables |= {index: VariableEdit(channel_slice(edit, len(stored[index].shape))) for index in (0, 1)}
+            if entry.class_name in SCALED_BY_WIDTH:
+                for index, change in variables.items():
+                    if f"/{QUERIES}/" in change.weight:
+                        before = source.variables[part][index].shape
+                        variables[index] = replace(change, factor=sqrt(change.shape(before)[-1] / before[-1]))
+            result[part] = replace(edit, variables=variables)
     return result
 
 
-def edited_config(source: Source, edits: Edits) -> dict[str, Any]:
+def edited_config(model: Interpreted, edits: Edits) -> dict[str, Any]:
     """The configuration of the outermost model with every layer as large as its variables are after ``edits``.
 
     Raises:
         InputError: a layer's configuration cannot state the change.
     """
-    where = source.description
+    source, where = model.source, model.source.description
     config: dict[str, Any] = deepcopy(dict(source.config))
     stored = shrunk_variables(source, edits)
+    weights = {variable.location: weight for weight, variable in model.variables.items()}
     missing = set(edits)
     for path, entry, _ in walk(config, where):
-        if path in edits:
-            missing.discard(path)
-            shapes = [variable.shape for variable in stored.get(path, ())]
-            options: dict[str, Any] = entry.config  # type: ignore[assignment]
-            EditedLayer(f"{where}: layer {'/'.join(path)!r}", entry.class_name, options, edits[path], shapes).apply()
+        parts = parts_of(path, entry, edits)
+        if not parts:
+            continue
+        missing.difference_update(parts)
+        name = "/".join((*path[:-1], entry.name))
+        own = [
+            (weights.get(before.location, ""), variable.shape)
+            for part in parts_of(path, entry, stored)
+            for before, variable in zip(source.variables.get(part, ()), stored[part], strict=False)
+        ]
+        shapes = {weight.removeprefix(f"{name}/"): shape for weight, shape in own}
+        sizes = [variable.shape for variable in stored.get(path, ())]
+        options: dict[str, Any] = entry.config  # type: ignore[assignment]
+        whole = joined(edits[part] for part in parts)
+        EditedLayer(f"{where}: layer {'/'.join(path)!r}", entry.class_name, options, whole, sizes, shapes).apply()
     if missing:
-        raise InputError(f"{where}: {'/'.join(min(missing))!r} loses channels, but the parts of layers cannot be written back")
+        raise InputError(f"{where}: {'/'.join(min(missing))!r} loses channels, but is no layer that can be written back")
     before = record_shapes(source)
     idle = idle_reshapes(source, before) - edits.keys()
     try:
@@ -76,5 +100,5 @@ def shrunk_variables(source: Source, edits: Edits) -> Mapping[LayerPath, Sequenc
     return result
 
 
-def _shrunk(variable: Variable, change: WeightEdit) -> Variable:
+def _shrunk(variable: Variable, change: VariableEdit) -> Variable:
     return Variable(variable.location, change.shape(variable.shape), lambda: change(variable.load()), variable.assign)

@@ -2,15 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from sparsec.errors import InputError
 from sparsec.frontends import Variable
-from sparsec.frontends.source import Config, LayerEntry, LayerPath, Source, layer_entries
+from sparsec.frontends.source import Config, LayerEntry, LayerPath, MatrixView, Source, layer_entries
 from sparsec.ir import Array, Graph, Node
 from sparsec.passes.shrink import ShrinkPlan, WeightEdit
+
+
+@dataclass(frozen=True)
+class VariableEdit:
+    """What happens to a variable.
+
+    Attributes:
+        edit: what happens to the weight behind which it stands.
+        weight: that weight's path in the graph.
+        view: how the weight is made of the variable; ``None`` where it is the variable itself.
+        factor: what all values are multiplied by afterwards, where a number that the configuration states changes with them.
+    """
+
+    edit: WeightEdit
+    weight: str = ""
+    view: MatrixView | None = None
+    factor: float = 1.0
+
+    def shape(self, before: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a variable that had the shape ``before``.
+
+        Raises:
+            InputError: what is left of axes that the weight merges is no array.
+        """
+        if self.view is None:
+            return self.edit.shape(before)
+        after = list(before)
+        for axis, merged in enumerate(self.view.merged()):
+            if axis in self.edit.kept:
+                for own, size in zip(merged, _left(self.edit.kept[axis], [before[own] for own in merged]), strict=True):
+                    after[own] = size
+        return tuple(after)
+
+    def __call__(self, array: Array) -> Array:
+        """The new values, in the dtype of the old ones; sums are done in float64 and rounded once."""
+        return self._viewed(array, lambda weight: self._scaled(self.edit(weight)))
+
+    def sliced(self, array: Array) -> Array:
+        """An array that goes with the variable, such as a slot of an optimizer, without what goes."""
+        return self._viewed(array, self.edit.sliced)
+
+    def _viewed(self, array: Array, edit: Callable[[Array], Array]) -> Array:
+        if self.view is None:
+            return edit(array)
+        return self.view.stored(edit(self.view.read(array)), self.shape(array.shape))
+
+    def _scaled(self, weight: Array) -> Array:
+        return weight if self.factor == 1.0 else (weight.astype(np.float64) * self.factor).astype(weight.dtype)
+
+
+def _left(kept: Array, sizes: list[int]) -> list[int]:
+    """The sizes of merged axes of which the indices ``kept`` are left: of the first one those with anything left.
+
+    Each of them must have equally much left: of the second axis any of its indices, of further axes the same ones.
+    """
+    if len(sizes) < 2:
+        return [kept.size] * len(sizes)
+    first, *rest = np.unravel_index(kept, sizes)
+    counts = [np.unique(first).size, *(np.unique(axis).size for axis in rest)]
+    if len(sizes) == 2:
+        counts[1] = kept.size // counts[0]
+        if np.unique(np.unique(first, return_counts=True)[1]).size > 1:
+            counts[1] = 0
+    if int(np.prod(counts)) != kept.size:
+        raise InputError("what is left of a layer's heads cannot be written back to Keras: they are not equally large")
+    return counts
 
 
 @dataclass(frozen=True)
@@ -37,13 +105,23 @@ class LayerEdit:
         nodes: the nodes it became whose attributes change, before and after.
     """
 
-    variables: dict[int, WeightEdit] = field(default_factory=dict)
+    variables: dict[int, VariableEdit] = field(default_factory=dict)
     constants: dict[str, WeightEdit] = field(default_factory=dict)
     bias: AddedBias | None = None
     nodes: list[tuple[Node, Node]] = field(default_factory=list)
 
 
 Edits = Mapping[LayerPath, LayerEdit]
+
+
+def joined(edits: Iterable[LayerEdit]) -> LayerEdit:
+    """What happens to a layer and its parts together, its variables left out: their places are those of the parts."""
+    whole = LayerEdit()
+    for edit in edits:
+        whole.constants.update(edit.constants)
+        whole.nodes.extend(edit.nodes)
+        whole.bias = edit.bias if whole.bias is None else whole.bias
+    return whole
 
 
 @dataclass(frozen=True)
@@ -54,11 +132,13 @@ class Interpreted:
         source: the configuration and the variables by layer.
         graph: what the model computes.
         variables: the variable behind each weight of the graph that has one.
+        views: how a weight is made of its variable, where it is not the variable itself.
     """
 
     source: Source
     graph: Graph
     variables: Mapping[str, Variable]
+    views: Mapping[str, MatrixView]
 
 
 def walk(config: Config, where: str, prefix: LayerPath = ()) -> Iterator[tuple[LayerPath, LayerEntry, dict[str, Any]]]:
@@ -68,6 +148,11 @@ def walk(config: Config, where: str, prefix: LayerPath = ()) -> Iterator[tuple[L
         yield path, entry, item
         if entry.is_model:
             yield from walk(entry.config, where, path)
+
+
+def parts_of(path: LayerPath, entry: LayerEntry, paths: Iterable[LayerPath]) -> list[LayerPath]:
+    """Those of ``paths`` that belong to a layer, or to a part of it."""
+    return [other for other in paths if other == path or (not entry.is_model and other[: len(path)] == path)]
 
 
 def layer_edits(model: Interpreted, plan: ShrinkPlan, shrunk: Graph) -> dict[LayerPath, LayerEdit]:
@@ -112,7 +197,8 @@ class _Collector:
     def _add_edit(self, path: str, edit: WeightEdit) -> None:
         if path in self._model.variables:
             layer, index = self._place(path)
-            self._edits.setdefault(layer, LayerEdit()).variables[index] = edit
+            change = VariableEdit(edit, path, self._model.views.get(path))
+            self._edits.setdefault(layer, LayerEdit()).variables[index] = change
         else:
             name, _, constant = path.rpartition("/")
             self._edits.setdefault(self._layer(name), LayerEdit()).constants[constant] = edit
@@ -121,7 +207,11 @@ class _Collector:
         return self._places[self._model.variables[weight].location]
 
     def _layer(self, name: str) -> LayerPath:
-        paths = self._named.get(name, [])
+        whole = name
+        while whole not in self._named and "/" in whole:
+            # The name of a part begins with that of the layer.
+            whole = whole.rpartition("/")[0]
+        paths = self._named.get(whole, [])
         if len(paths) != 1:
             what = "two layers share that name" if paths else "there is no such layer"
             raise InputError(f"{self._where}: layer {name!r} shrinks, but cannot be written back: {what}")

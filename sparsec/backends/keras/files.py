@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.keras.configuration import complete, edited_config
-from sparsec.backends.keras.edits import AddedBias, Edits, Interpreted, LayerEdit, layer_edits, walk
+from sparsec.backends.keras.edits import AddedBias, Edits, Interpreted, LayerEdit, layer_edits, parts_of, walk
 from sparsec.backends.keras.hdf5 import H5Changes, rewrite_h5
 from sparsec.backends.keras.optimizer import OptimizerEdit, edit_optimizer
 from sparsec.errors import VerificationError
@@ -87,24 +87,28 @@ def write_keras(source: str | Path, plan: ShrinkPlan, out: str | Path) -> WriteB
         check_same_kind(source, out, archive)
         model = interpret(opened)
         shrunk = apply_plan(model.graph, plan)
-        edits = complete(opened, layer_edits(model, plan, shrunk))
-        rewrite = _Rewrite(opened, edits, model, archive)
+        edits = complete(model, layer_edits(model, plan, shrunk))
+        rewrite = _Rewrite(edits, model, archive)
         if not edits:
             shutil.copyfile(source, temporary)
         elif archive:
             rewrite_archive(source, temporary, {CONFIG_MEMBER: rewrite.config_member, WEIGHTS_MEMBER: rewrite.weights_member})
         else:
             rewrite.legacy_file(source, temporary)
-        _verify(temporary, out, model, shrunk)
+        _verify(temporary, out, model, shrunk, edits)
         size = temporary.stat().st_size
-    return WriteBack(size, len(edits), rewrite.optimizer.outcome, rewrite.optimizer.reason)
+        changed = sum(bool(parts_of(path, entry, edits)) for path, entry, _ in walk(opened.config, opened.description))
+    return WriteBack(size, changed, rewrite.optimizer.outcome, rewrite.optimizer.reason)
 
 
 def interpret(source: Source) -> Interpreted:
     """Read an open source, keeping what it was read from."""
     builder = GraphBuilder(source.saved_by, source.variables)
     graph = read_model(builder, source)
-    return Interpreted(source, graph, builder.read)
+    # The parts of a layer, which files list by name, in the order in which the layer has them.
+    places = {variable.location: index for index, variable in enumerate(builder.read.values())}
+    ordered = sorted(source.variables.items(), key=lambda item: min(places.get(v.location, len(places)) for v in item[1]))
+    return Interpreted(replace(source, variables=dict(ordered)), graph, builder.read, builder.views)
 
 
 class _Rewrite:
@@ -114,13 +118,13 @@ class _Rewrite:
         optimizer: what became of the optimizer's state; known once the weights are written.
     """
 
-    def __init__(self, source: Source, edits: Edits, model: Interpreted, archive: bool) -> None:
+    def __init__(self, edits: Edits, model: Interpreted, archive: bool) -> None:
         self.optimizer = OptimizerEdit("kept", "", {})
-        self._source = source
+        self._source = model.source
         self._edits = edits
         self._paths = {variable.location: path for path, variable in model.variables.items()}
         self._archive = archive
-        self._config = edited_config(source, edits)
+        self._config = edited_config(model, edits)
 
     def config_member(self, file: Path) -> None:
         """Rewrite ``config.json``, unpacked."""
@@ -232,15 +236,20 @@ def _inserted(before: str, added: str, names: Any) -> list[Any]:
     return result
 
 
-def _verify(file: Path, out: Path, model: Interpreted, shrunk: Graph) -> None:
+def _verify(file: Path, out: Path, model: Interpreted, shrunk: Graph, edits: Edits) -> None:
     """Check that a written file holds what it should, read from it as any other."""
+    factors = {change.weight: change.factor for edit in edits.values() for change in edit.variables.values()}
     written = read(file)
     found = written.graph.weights
     missing = {path for path in shrunk.weights if path not in model.graph.weights} ^ (
         written.variables.keys() - model.variables.keys()
     )
     wrong = sorted(missing | (model.variables.keys() - written.variables.keys()))
-    wrong += [path for path, array in shrunk.weights.items() if path in found and not _same(found[path], array)]
+    wrong += [
+        path
+        for path, array in shrunk.weights.items()
+        if path in found and not _same(found[path], array * factors.get(path, 1.0))
+    ]
     if wrong:
         raise VerificationError(
             f"{out}: what was written holds other weights than it should ({wrong[0]!r}), so nothing is kept of it; this is a "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsec.backends.keras.configuration import complete, edited_config, shrunk_variables
-from sparsec.backends.keras.edits import Edits, layer_edits, walk
+from sparsec.backends.keras.edits import Edits, Interpreted, layer_edits, walk
 from sparsec.backends.keras.files import interpret
 from sparsec.backends.keras.optimizer import edit_optimizer
 from sparsec.errors import InputError
@@ -42,12 +42,12 @@ def shrink(model: keras.Model, round_to: Rounding = "auto") -> keras.Model:
         UnsupportedLayerError: the model holds a layer that sparsec does not read.
     """
     multiple = multiple_of(round_to)
-    source = memory_source(model)
-    read = interpret(source)
+    read = interpret(memory_source(model))
+    source = read.source
     _, plan, _ = shrink_graph(simplify(read.graph), multiple)
-    edits = complete(source, layer_edits(read, plan, apply_plan(read.graph, plan)))
+    edits = complete(read, layer_edits(read, plan, apply_plan(read.graph, plan)))
     _check_layers(model, source, edits)
-    small = _rebuilt(model, source, edits)
+    small = _rebuilt(model, read, edits)
     targets = memory_source(small).variables
     for path, variables in shrunk_variables(source, edits).items():
         for variable, target in zip(variables, targets[path], strict=True):
@@ -92,16 +92,18 @@ def _package(model: Any) -> Any:
     return sys.modules[next(name for name in names if name in ("keras", "tf_keras"))]
 
 
-def _rebuilt(model: Any, source: Source, edits: Edits) -> Any:
+def _rebuilt(model: Any, read: Interpreted, edits: Edits) -> Any:
     serialized = json.loads(model.to_json())
-    config = edited_config(source, edits)
+    config = edited_config(read, edits)
     serialized["config"] = config["layers"] if isinstance(serialized["config"], list) else config
     # Compiling is done apart: what cannot be compiled again must not keep the model from being built.
     serialized.pop("compile_config", None)
     try:
         return _package(model).models.model_from_json(json.dumps(serialized))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{source.description}: Keras cannot rebuild the model from its configuration: {error}") from error
+        raise InputError(
+            f"{read.source.description}: Keras cannot rebuild the model from its configuration: {error}"
+        ) from error
 
 
 def _compile(model: Any, small: Any, source: Source, edits: Edits) -> None:

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsec.backends.keras.edits import Edits, walk
+from sparsec.backends.keras.edits import Edits, VariableEdit, parts_of, walk
 from sparsec.frontends.source import Source, Variable
-from sparsec.passes.shrink import WeightEdit
 
 Shape = tuple[int, ...]
 
@@ -25,7 +24,7 @@ class Trainable:
     """A trainable variable of the model: its shape before, and what happens to it."""
 
     shape: Shape
-    edit: WeightEdit | None
+    edit: VariableEdit | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class OptimizerEdit:
 
     outcome: str
     reason: str
-    slots: dict[int, WeightEdit]
+    slots: dict[int, VariableEdit]
 
 
 def trainable_variables(source: Source, edits: Edits) -> list[Trainable]:
@@ -51,9 +50,10 @@ def trainable_variables(source: Source, edits: Edits) -> list[Trainable]:
         if entry.config.get("trainable") is False or path[:-1] in frozen:
             frozen.add(path)
         elif not entry.is_model:
-            edit = edits.get(path)
-            for index, variable in enumerate(_trainable_of(entry.class_name, source.variables.get(path, ()))):
-                found.append(Trainable(variable.shape, edit.variables.get(index) if edit is not None else None))
+            for part in parts_of(path, entry, source.variables):
+                edit = edits.get(part)
+                for index, variable in enumerate(_trainable_of(entry.class_name, source.variables[part])):
+                    found.append(Trainable(variable.shape, edit.variables.get(index) if edit is not None else None))
     return found
 
 

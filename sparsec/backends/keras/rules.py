@@ -6,7 +6,7 @@ configuration. A class without a function cannot lose channels in a written file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy as np
 from sparsec.backends.keras.edits import LayerEdit
 from sparsec.errors import InputError
 from sparsec.frontends.layers.core import IDENTITIES
-from sparsec.frontends.options import array_value
+from sparsec.frontends.layers.products import EQUATION, Equation
+from sparsec.frontends.options import Options, array_value
 from sparsec.passes.shrink import WeightEdit
 
 
@@ -23,14 +24,23 @@ class EditedLayer:
 
     Attributes:
         config: its configuration, edited in place.
-        edit: what happens to it.
+        edit: what happens to it and its parts.
+        weights: the new shapes of its variables and those of its parts, by the names that they have in the graph below the
+            layer's: ``kernel``, ``query_dense/kernel``.
     """
 
     def __init__(
-        self, subject: str, class_name: str, config: dict[str, Any], edit: LayerEdit, shapes: Sequence[tuple[int, ...]]
+        self,
+        subject: str,
+        class_name: str,
+        config: dict[str, Any],
+        edit: LayerEdit,
+        shapes: Sequence[tuple[int, ...]],
+        weights: Mapping[str, tuple[int, ...]],
     ) -> None:
         self.config = config
         self.edit = edit
+        self.weights = weights
         self._subject = subject
         self._class_name = class_name
         self._shapes = shapes
@@ -45,7 +55,7 @@ class EditedLayer:
             self.refuse("the configuration of that class cannot be made smaller")
         self._check_initializers()
         RULES[self._class_name](self)
-        if self.edit.bias is not None:
+        if self.edit.bias is not None and self._class_name not in OTHER_BIASES:
             self.config["use_bias"] = True
 
     def size(self, variable: int, axis: int) -> int:
@@ -81,6 +91,9 @@ class EditedLayer:
                 self.refuse(f"its {name} holds an array, which fits the old shape alone")
 
 
+OTHER_BIASES = frozenset({"EinsumDense"})
+"""The classes that have an option of their own for their bias."""
+
 RULES: dict[str, Callable[[EditedLayer], None]] = {}
 """The function of every class that can lose channels."""
 
@@ -98,6 +111,7 @@ def edits(*class_names: str) -> Callable[[Rule], Rule]:
 
 
 @edits(
+    "AdditiveAttention",
     "BatchNormalization",
     "SyncBatchNormalization",
     "LayerNormalization",
@@ -149,6 +163,63 @@ def conv_transpose(layer: EditedLayer) -> None:
 def layer_scale(layer: EditedLayer) -> None:
     """LayerScale of keras.applications."""
     layer.config["projection_dim"] = layer.size(0, -1)
+
+
+@edits("Embedding")
+def embedding(layer: EditedLayer) -> None:
+    """Embedding: the columns of the table."""
+    layer.config["output_dim"] = layer.size(0, -1)
+
+
+@edits("EinsumDense")
+def einsum_dense(layer: EditedLayer) -> None:
+    """EinsumDense: the sizes that it states of what the kernel makes; an added bias has all of them."""
+    labels = EQUATION.fullmatch(str(layer.config["equation"]).replace(" ", ""))
+    assert labels is not None
+    equation = Equation.of(Options(layer.config, "the layer"), len(labels[2]) + bool(labels[1] or labels[3]))
+    stated, kernel = layer.config["output_shape"], layer.weights["kernel"]
+    sizes = [stated] if isinstance(stated, int) else list(stated)
+    for index, label in enumerate(equation.stated):
+        if label in equation.kernel and sizes[index] is not None:
+            sizes[index] = kernel[equation.kernel.index(label)]
+    layer.config["output_shape"] = sizes
+    if layer.edit.bias is not None:
+        if list(equation.result[-len(equation.made) :]) != equation.made or len(equation.made) > 1:
+            layer.refuse("it would need a bias over other axes than its last one")
+        layer.config["bias_axes"] = equation.made[0]
+
+
+@edits("MultiHeadAttention")
+def multi_head_attention(layer: EditedLayer) -> None:
+    """MultiHeadAttention: heads, their widths, and the shape of the output where that is not the queries'."""
+    _check_no_bias(layer)
+    query, output = layer.weights["query_dense/kernel"], layer.weights["output_dense/kernel"]
+    layer.config["num_heads"], layer.config["key_dim"] = query[1:]
+    layer.config["value_dim"] = layer.weights["value_dense/kernel"][2]
+    if layer.config.get("output_shape") is not None or output[2:] != query[:1]:
+        layer.config["output_shape"] = list(output[2:])
+    for name in ("query_shape", "key_shape", "value_shape"):
+        # Keras 2 states the shapes for which it once built the layer; without them it builds it when it is called.
+        if name in layer.config:
+            layer.config[name] = None
+
+
+@edits("GroupQueryAttention", "GroupedQueryAttention")
+def group_query_attention(layer: EditedLayer) -> None:
+    """GroupQueryAttention: heads and their groups, of one width."""
+    _check_no_bias(layer)
+    query, key, value, output = (layer.weights[f"{part}_dense/kernel"] for part in ("query", "key", "value", "output"))
+    if key[2] != value[2]:
+        layer.refuse(f"its keys would have {key[2]} channels a head and its values {value[2]}, which it states as one number")
+    if output[2:] != query[:1]:
+        layer.refuse(f"its output would have {output[2]} channels and its queries {query[0]}, which are the same in Keras")
+    layer.config["num_query_heads"], layer.config["head_dim"] = query[1:]
+    layer.config["num_key_value_heads"] = key[1]
+
+
+def _check_no_bias(layer: EditedLayer) -> None:
+    if layer.edit.bias is not None:
+        layer.refuse("one of its projections would need a bias, and all have one or none")
 
 
 @edits("Reshape")
