@@ -237,6 +237,13 @@ case(
     "broadcast",
     lambda net: net.op("where", net.op("greater", net.input(4, 5, 3), net.weight(3)), net.weight(4, 1, 3), net.weight()),
 )
+case(
+    "where",
+    "bool",
+    lambda net: net.op(
+        "where", *(net.input(4, 3, dtype="bool", name=name) for name in ("c", "a")), net.input(1, 3, dtype="bool", name="b")
+    ),
+)
 case("prelu", "channels", lambda net: net.op("prelu", net.input(4, 5, 3), net.weight(3)))
 case("prelu", "all", lambda net: net.op("prelu", net.input(4, 5, 3), net.weight(4, 5, 3)))
 case("affine", "shift", lambda net: net.op("affine", net.input(4, 5, 3), net.weight(3), net.weight(3)))

@@ -399,6 +399,55 @@ def arithmetic_between_tensors() -> keras.Model:
     return keras.Model([a, b], [L.Dense(3)(z), y])
 
 
+VOCABULARY = 30
+"""How many words the models know that read words."""
+
+
+def attending(x: Any, heads: int, width: int, **call: Any) -> Any:
+    """The two halves of a transformer block, each beside a shortcut, normalised before."""
+    y = L.LayerNormalization()(x)
+    x = L.Add()([x, L.MultiHeadAttention(heads, width)(y, y, **call)])
+    y = L.Dense(2 * x.shape[-1], activation="gelu")(L.LayerNormalization()(x))
+    return L.Add()([x, L.Dense(x.shape[-1])(y)])
+
+
+@model
+def transformer_encoder() -> keras.Model:
+    words, places = keras.Input((9,), dtype="int32"), keras.Input((9,), dtype="int32")
+    x = L.Embedding(VOCABULARY, 12, mask_zero=True)(words) + L.Embedding(VOCABULARY, 12)(places)
+    x = attending(attending(x, 3, 4), 2, 5, use_causal_mask=True)
+    return keras.Model([words, places], L.Dense(4)(L.GlobalAveragePooling1D()(x)))
+
+
+@model
+def transformer_decoder() -> keras.Model:
+    words, memory = keras.Input((None,), dtype="int32"), keras.Input((None, 8))
+    x = L.Embedding(VOCABULARY, 12, mask_zero=True)(words)
+    x = L.Add()([x, L.GroupQueryAttention(4, 4, 2)(x, x, use_causal_mask=True)])
+    x = L.LayerNormalization()(x)
+    x = L.Add()([x, L.MultiHeadAttention(2, 4, value_dim=3)(x, memory)])
+    return keras.Model([words, memory], L.EinsumDense("abc,cd->abd", (None, 5), bias_axes="d")(x))
+
+
+@model
+def vision_transformer() -> keras.Model:
+    inputs = keras.Input((12, 12, 3))
+    x = L.Reshape((9, 8))(L.Conv2D(8, 4, strides=4)(inputs))
+    # The token that stands for the class, the same for every image: the only row of a table.
+    x = L.Concatenate(axis=1)([L.Embedding(1, 8)(keras.ops.cast(x[:, :1, 0] * 0.0, "int32")), x])
+    x = attending(attending(x, 2, 4), 4, 3)
+    return keras.Model(inputs, L.Dense(4)(L.LayerNormalization()(x)[:, 0]))
+
+
+@model
+def additive_attention_over_steps() -> keras.Model:
+    query, value = keras.Input((5, 6)), keras.Input((7, 6))
+    x = L.AdditiveAttention()([L.Dense(6)(query), L.Dense(6)(value)])
+    y = L.Attention(use_scale=True, score_mode="dot")([L.Dense(6)(query), L.Dense(4)(value), value])
+    z = L.Dot(axes=2, normalize=True)([query, value])
+    return keras.Model([query, value], [L.Dense(3)(x), L.Dense(3)(y), z])
+
+
 @model
 def outputs_of_every_kind() -> keras.Model:
     inputs = keras.Input((8,))

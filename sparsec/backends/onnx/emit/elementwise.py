@@ -213,8 +213,12 @@ def emit_mod(site: Site) -> None:
 
 @exports("where", rule=broadcasting)
 def emit_where(site: Site) -> None:
-    """Where."""
-    site.finish("Where", site.operand(0), site.operand(1), site.operand(2))
+    """Where; of bool values, for which ONNX Runtime has none, by Or and And."""
+    condition, a, b = (site.operand(index) for index in range(3))
+    if site.result.dtype == "bool":
+        site.finish("Or", site.add("And", condition, a), site.add("And", site.add("Not", condition), b))
+    else:
+        site.finish("Where", condition, a, b)
 
 
 @exports("prelu", rule=broadcasting)
