@@ -270,6 +270,12 @@ FAMILIES: dict[str, Family] = {
         ops.einsum("n...c,n...c->n...", x, p),
         ops.einsum("nhwc,nhwc,nhc->nwc", x, p, x[:, :, 0]),
     ],
+    "images": lambda ops, x, p, i, c: [
+        ops.image.resize(x, (8, 9)),
+        ops.image.resize(x, (2, 3), interpolation="nearest"),
+        ops.image.resize(x, (7, 4), interpolation="bicubic", antialias=True),
+        ops.image.resize(ops.transpose(x, (0, 3, 1, 2)), (5, 5), data_format="channels_first"),
+    ],
     "windows": lambda ops, x, p, i, c: [
         ops.max_pool(x, 2, 2),
         ops.max_pool(x, (2, 3), (1, 2), padding="same"),
@@ -407,7 +413,7 @@ REFUSALS: dict[str, tuple[Refusal, str]] = {
     "batch reshaped": (lambda ops, x, i: ops.reshape(x, (5, 24, 3)), "fixes the size of the batch"),
     "batch padded": (lambda ops, x, i: ops.pad(x, 1), "add samples to the batch"),
     "batch concatenated": (lambda ops, x, i: ops.concatenate([x, x], axis=0), "is the batch axis"),
-    "batch broadcast": (lambda ops, x, i: ops.broadcast_to(x[:, :1], (5, 4, 6, 3)), "whose batch is not open"),
+    "batch broadcast": (lambda ops, x, i: ops.broadcast_to(x[:, :1], (5, 4, 6, 3)), "fixes the size of the batch"),
     "new batch": (lambda ops, x, i: ops.expand_dims(x, 0), "includes the batch axis"),
     "empty": (lambda ops, x, i: x[:, 3:1], "is empty"),
     "outside": (lambda ops, x, i: ops.take(x, [7], axis=1), "outside of axis 1"),

@@ -148,7 +148,7 @@ def _keras2_input(item: Any) -> Any:
     if isinstance(item, dict):
         return {key: _keras2_input(inner) for key, inner in item.items()}
     if item and isinstance(item[0], str):
-        return _ref(item[:3])
+        return item[2] if item[0] == CONSTANT else _ref(item[:3])
     return [_keras2_input(inner) for inner in item]
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from sparsec.frontends.options import Options
 from sparsec.frontends.policy import compute_dtype
 from sparsec.frontends.source import LayerEntry, LayerPath, MatrixView, SavedBy, Variable, layer_entry
-from sparsec.ir import ABSENT, Array, Shape, TensorType, format_shape
+from sparsec.ir import ABSENT, Array, Dim, Shape, TensorType, format_shape
 
 if TYPE_CHECKING:
     from sparsec.frontends.builder import GraphBuilder
@@ -60,13 +60,30 @@ class Value:
         return self.type.dtype.startswith("float")
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What ``tf.shape`` gives of a tensor: sizes that are known or symbols, which are no values of the graph.
+
+    Attributes:
+        dims: a vector of sizes, or a single one.
+    """
+
+    dims: Dim | tuple[Dim, ...]
+
+
+Output = Value | Sizes
+"""What an operation may give to others."""
+
 LayerFunction = Callable[["Layer"], "Value | tuple[Value, ...]"]
 Function = TypeVar("Function", bound=LayerFunction)
+
+OperationFunction = Callable[["Layer"], "Output | tuple[Output, ...]"]
+Operation = TypeVar("Operation", bound=OperationFunction)
 
 LAYERS: dict[str, LayerFunction] = {}
 """The function of every layer class, by class name."""
 
-OPERATIONS: dict[str, LayerFunction] = {}
+OPERATIONS: dict[str, OperationFunction] = {}
 """The function of every operation on tensors that is not a layer: ``keras.ops`` nodes and TFOpLambda functions."""
 
 
@@ -95,10 +112,24 @@ def reads(*class_names: str, passes_mask: Container[int] = NEVER) -> Callable[[F
     return register
 
 
-def reads_operation(*names: str) -> Callable[[Function], Function]:
+SIZE_OPERATIONS: dict[str, OperationFunction] = {}
+"""The function of every operation that can compute with sizes alone; others are given tensors, and sizes beside them."""
+
+
+def reads_sizes(*names: str) -> Callable[[Operation], Operation]:
+    """Register the function that reads operations of these names where they are given sizes and no tensor."""
+
+    def register(function: Operation) -> Operation:
+        SIZE_OPERATIONS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def reads_operation(*names: str) -> Callable[[Operation], Operation]:
     """Register the function that reads operations of these names (Keras 3 classes, or TFOpLambda functions)."""
 
-    def register(function: Function) -> Function:
+    def register(function: Operation) -> Operation:
         OPERATIONS.update(dict.fromkeys(names, function))
         return function
 
@@ -216,6 +247,12 @@ class Layer(Options):
                 self._unread.discard(name)
                 return self._kwargs[name]
         return self._args[index] if index < len(self._args) else None
+
+    @property
+    def is_given_only_sizes(self) -> bool:
+        """Whether the call gives what ``tf.shape`` gave, and no tensor."""
+        given = [self._args, self._kwargs]
+        return any(_holds_sizes(item) for item in given) and not any(True for item in given for _ in tensors(item))
 
     @cached_property
     def inputs(self) -> list[Value]:
@@ -414,6 +451,12 @@ def _names(inputs: Sequence[Value | None]) -> list[str]:
     while names and names[-1] == ABSENT:
         names.pop()
     return names
+
+
+def _holds_sizes(argument: Any) -> bool:
+    if isinstance(argument, list | tuple | Mapping):
+        return any(map(_holds_sizes, argument.values() if isinstance(argument, Mapping) else argument))
+    return isinstance(argument, Sizes)
 
 
 def _holds_tensors(argument: Any) -> bool:

@@ -11,7 +11,19 @@ from typing import Any
 from sparsec.errors import FormatError, UnsupportedLayerError
 from sparsec.frontends.builder import GraphBuilder
 from sparsec.frontends.calls import Call, Ref, parse_call, parse_ends
-from sparsec.frontends.layer import LAYERS, OPERATIONS, Layer, LayerFunction, Value, alike, tensors
+from sparsec.frontends.layer import (
+    LAYERS,
+    OPERATIONS,
+    SIZE_OPERATIONS,
+    Layer,
+    LayerFunction,
+    OperationFunction,
+    Output,
+    Sizes,
+    Value,
+    alike,
+    tensors,
+)
 from sparsec.frontends.order import execution_order
 from sparsec.frontends.policy import NARROW, input_dtype, policy_name
 from sparsec.frontends.refusals import REFUSED
@@ -106,7 +118,7 @@ class ModelWalk:
         values: tuple[Value, ...] = (first,)
         for entry in entries:
             if entry.class_name != INPUT:
-                values = self._call(entry, Call([values[0] if len(values) == 1 else list(values)], {}), prefix)
+                values = _tensors(self._call(entry, Call([values[0] if len(values) == 1 else list(values)], {}), prefix))
         return values
 
     def _nested(self, layer: Layer) -> tuple[Value, ...]:
@@ -160,12 +172,12 @@ class ModelWalk:
             return ref.layer, ref.node - offsets.get(ref.layer, 0), ref.tensor
 
         input_refs = [ref for _, ref in parse_ends(config.get("input_layers"), self._where)]
-        values = {slot(ref): value for ref, value in zip(input_refs, inputs, strict=True)}
+        values: dict[tuple[str, int, int], Output] = dict(zip(map(slot, input_refs), inputs, strict=True))
 
-        def find(ref: Ref) -> Value:
+        def find(ref: Ref) -> Output:
             try:
                 value = values[slot(ref)]
-                return replace(value, mask=None) if value.name in self._builder.unmasked else value
+                return replace(value, mask=None) if isinstance(value, Value) and value.name in self._builder.unmasked else value
             except KeyError:
                 raise FormatError(
                     f"{self._where}: layer {ref.layer!r} has no output {ref.tensor}, which another layer reads"
@@ -182,7 +194,7 @@ class ModelWalk:
         missing = [ref.layer for ref in ends if slot(ref, outer) not in values]
         if missing:
             raise FormatError(f"{self._where}: output {missing[0]!r} of the model is not connected to its inputs")
-        return tuple(values[slot(ref, outer)] for ref in ends)
+        return _tensors([values[slot(ref, outer)] for ref in ends])
 
     def _order(self, needs: Mapping[CallKey, set[CallKey]], available: set[CallKey]) -> Iterator[CallKey]:
         """The calls in the order in which they are given, as far as each finds what it reads."""
@@ -206,18 +218,18 @@ class ModelWalk:
                 f"{self._where}: layer {min(left)[0]!r} is not connected to the inputs of the model, or reads itself"
             )
 
-    def _call(self, entry: LayerEntry, call: Call, prefix: LayerPath) -> tuple[Value, ...]:
+    def _call(self, entry: LayerEntry, call: Call, prefix: LayerPath) -> tuple[Output, ...]:
         path = (*prefix, entry.key)
         count = self._calls.get(path, 0)
         self._calls[path] = count + 1
         layer = Layer(self._builder, entry, path, call.args, call.kwargs, count, self)
         return self._emit_operation(layer) if self._is_operation(entry) else self.emit(layer)
 
-    def _emit_operation(self, layer: Layer) -> tuple[Value, ...]:
-        result = _operation(layer.entry)(layer)
+    def _emit_operation(self, layer: Layer) -> tuple[Output, ...]:
+        result = _operation(layer)(layer)
         layer.finish()
         outputs = result if isinstance(result, tuple) else (result,)
-        return tuple(layer.masked(output, None) for output in outputs)
+        return tuple(output if isinstance(output, Sizes) else layer.masked(output, None) for output in outputs)
 
     def emit(self, layer: Layer) -> tuple[Value, ...]:
         """Emit one call of a layer, or of a nested model, and return its outputs."""
@@ -264,16 +276,35 @@ def _layer_function(entry: LayerEntry) -> LayerFunction:
     return LAYERS[name]
 
 
-def _operation(entry: LayerEntry) -> LayerFunction:
+def _operation(layer: Layer) -> OperationFunction:
+    entry = layer.entry
     name = entry.class_name
     if name in KERAS2_OPERATIONS:
         name = str(entry.config.get("function", name))
+    if layer.is_given_only_sizes:
+        if name not in SIZE_OPERATIONS:
+            layer.refuse(f"computes {name!r} of the shape of a tensor, which is not read; state the sizes as numbers")
+        return SIZE_OPERATIONS[name]
     if name not in OPERATIONS:
         raise UnsupportedLayerError(
             f"layer {entry.name!r} is the operation {name!r}, which sparsec does not read{alike(name, OPERATIONS)}; "
             "README.md lists the operations that it reads"
         )
     return OPERATIONS[name]
+
+
+def _tensors(outputs: Sequence[Output]) -> tuple[Value, ...]:
+    """The outputs of a model, which are tensors.
+
+    Raises:
+        UnsupportedLayerError: one is the shape of a tensor.
+    """
+    values = tuple(output for output in outputs if isinstance(output, Value))
+    if len(values) < len(outputs):
+        raise UnsupportedLayerError(
+            "an output of the model is the shape of a tensor, which is not read; take it off the outputs"
+        )
+    return values
 
 
 # --- how the calls of nested models are counted ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 from sparsec.backends.keras.edits import walk
 from sparsec.frontends.builder import GraphBuilder
 from sparsec.frontends.calls import Call, parse_ends
-from sparsec.frontends.layer import Value, tensors
+from sparsec.frontends.layer import Output, Value, tensors
 from sparsec.frontends.model import ModelWalk
 from sparsec.frontends.source import Config, LayerEntry, LayerPath, Source, Variable
 from sparsec.ir import Shape
@@ -45,11 +45,11 @@ class _Recorder(ModelWalk):
         self.shapes: dict[LayerPath, LayerShapes] = {}
         self._transparent = transparent
 
-    def _call(self, entry: LayerEntry, call: Call, prefix: LayerPath) -> tuple[Value, ...]:
+    def _call(self, entry: LayerEntry, call: Call, prefix: LayerPath) -> tuple[Output, ...]:
         path = (*prefix, entry.key)
         inputs = list(tensors([call.args, call.kwargs]))
-        outputs = tuple(inputs) if path in self._transparent else super()._call(entry, call, prefix)
-        self._record(path, inputs, outputs)
+        outputs: tuple[Output, ...] = tuple(inputs) if path in self._transparent else super()._call(entry, call, prefix)
+        self._record(path, inputs, tensors(outputs))
         return outputs
 
     def _chain(self, entries: Sequence[LayerEntry], first: Value, prefix: LayerPath) -> tuple[Value, ...]:

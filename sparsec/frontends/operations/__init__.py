@@ -5,11 +5,13 @@ from sparsec.frontends.operations import (
     combining,
     comparison,
     functions,
+    images,
     indexing,
     normalizing,
     products,
     reductions,
     shaping,
+    sizes,
     windows,
 )
 
@@ -18,10 +20,12 @@ __all__ = [
     "combining",
     "comparison",
     "functions",
+    "images",
     "indexing",
     "normalizing",
     "products",
     "reductions",
     "shaping",
+    "sizes",
     "windows",
 ]

@@ -9,6 +9,7 @@ from sparsec.frontends.layers.shapes import reshaped, with_axis
 from sparsec.frontends.operations.functions import cast_as_asked, filled
 from sparsec.frontends.operations.indexing import cut, flipped, picked
 from sparsec.frontends.operations.operands import Arguments, arguments, as_array, as_indices, as_value
+from sparsec.frontends.operations.shaping import stated_sizes
 from sparsec.frontends.policy import DEFAULT
 
 
@@ -99,18 +100,15 @@ def broadcast_to(layer: Layer) -> Value:
     """Axes of size 1 repeated to other sizes; the batch stays what it is."""
     given = arguments(layer, "x|input", "shape")
     x = given.tensor("x")
-    target = given.option("shape", ())
-    sizes = [None if size in (None, -1) else size for size in target] if isinstance(target, list | tuple) else []
-    if len(sizes) != x.rank or sizes[0] is not None:
-        layer.refuse(f"broadcasts {x.type} to {target!r}, whose batch is not open")
+    sizes = list(stated_sizes(given.option("shape", ())))
+    if len(sizes) != x.rank or sizes[0] not in (-1, x.shape[0]):
+        layer.refuse(f"broadcasts {x.type} to a shape of other axes, or one that fixes the size of the batch")
     repeats = [1]
     for axis, size in enumerate(sizes[1:], start=1):
-        if size is not None and type(size) is not int:
-            layer.refuse(f"broadcasts to {target!r}, sizes were expected")
-        same = size is None or size == x.shape[axis]
-        if not same and x.shape[axis] != 1:
+        same = size in (-1, x.shape[axis])
+        if not same and (x.shape[axis] != 1 or type(size) is not int):
             layer.refuse(f"broadcasts axis {axis} of {x.type} to {size}")
-        repeats.append(1 if same or size is None else size)
+        repeats.append(1 if same else size)
     return tiled(layer, x, repeats)
 
 

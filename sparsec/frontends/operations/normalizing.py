@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsec.frontends.layer import Layer, Value, reads_operation
 from sparsec.frontends.operations.functions import magnitude, square
 from sparsec.frontends.operations.operands import Arguments, arguments, as_value
-from sparsec.frontends.operations.reductions import mean, total, variance
+from sparsec.frontends.operations.reductions import length, mean, total, variance
 
 NORM_EPSILON = 1e-7
 """What ``keras.ops.normalize`` divides by at least."""
@@ -39,6 +39,17 @@ def l2_normalize(layer: Layer) -> Value:
     axes, epsilon = given.inner_axes("axis", x.rank), given.number("epsilon", TENSORFLOW_EPSILON)
     squares = layer.emit("maximum", total(layer, square(layer, x), axes, True), layer.like(x, epsilon))
     return layer.emit("div", x, layer.emit("sqrt", squares))
+
+
+@reads_operation("linalg.normalize")
+def divided_by_norm(layer: Layer) -> tuple[Value, ...]:
+    """A value divided by its Euclidean norm along axes, and that norm."""
+    given = arguments(layer, "x|tensor", "ord", "axis")
+    if given.option("ord", "euclidean") not in ("euclidean", 2):
+        layer.refuse(f"ord = {given.option('ord')!r} is not read")
+    x = given.float_tensor("x")
+    norm = length(layer, x, given.inner_axes("axis", x.rank), True)
+    return layer.emit("div", x, norm), norm
 
 
 @reads_operation("BatchNorm", "nn.batch_normalization")

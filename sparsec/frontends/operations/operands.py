@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.frontends.layer import Layer, Value
+from sparsec.frontends.layer import Layer, Sizes, Value
 from sparsec.frontends.layers.dtypes import promoted, wider
 from sparsec.frontends.options import Options, array_value
 from sparsec.frontends.policy import DEFAULT, input_dtype
@@ -115,6 +115,10 @@ def as_value(layer: Layer, item: Any, like: Value) -> Value:
 
 def as_array(layer: Layer, item: Any) -> Array:
     """Numbers, however they are written down."""
+    if isinstance(item, Sizes):
+        if not isinstance(item.dims, int):
+            layer.refuse("computes with the size of an axis that is open, or with a whole shape, which is not read")
+        item = item.dims
     try:
         array = np.asarray(array_value(item))
     except ValueError:

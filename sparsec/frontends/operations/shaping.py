@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sparsec.frontends.layer import Layer, Value, reads_operation
+from sparsec.frontends.layer import Layer, Sizes, Value, reads_operation
 from sparsec.frontends.layers.shapes import reshaped, transposed, with_axis
 from sparsec.frontends.operations.operands import arguments
-from sparsec.ir import Dim, product
+from sparsec.ir import Dim, format_shape, product
+from sparsec.ir.dims import Expr
 
 
 def without_axes(layer: Layer, x: Value, axes: Sequence[int]) -> Value:
@@ -25,18 +26,38 @@ def without_axes(layer: Layer, x: Value, axes: Sequence[int]) -> Value:
 
 
 def to_shape(layer: Layer, x: Value, target: Any) -> Value:
-    """``x`` in a shape as Keras states it, the batch first; one size may be open."""
-    entries = [-1 if entry is None else entry for entry in target] if isinstance(target, list | tuple) else [target]
-    if not all(type(entry) is int and entry >= -1 for entry in entries) or entries.count(-1) > 1 or 0 in entries:
+    """``x`` in a shape as Keras states it, the batch first; one size may be left to the rest."""
+    entries = list(stated_sizes(target))
+    if not all(isinstance(entry, int | Expr) for entry in entries) or entries.count(-1) > 1 or 0 in entries:
         layer.refuse(f"its target shape {target!r} is computed, or holds what is no size")
     sizes: list[Dim] = list(entries)
     if -1 in entries:
-        known = product(entry for entry in entries if entry != -1)
-        assert isinstance(known, int)
-        sizes[entries.index(-1)] = product(x.shape) // known
-    elif product(entries) != product(x.shape):
-        layer.refuse(f"reshapes {x.type} to {target!r}, which fixes the size of the batch; leave that open with -1")
+        # Sizes that are open are taken off both sides, what is left of the target divides.
+        rest, known = list(x.shape), 1
+        for size in sizes:
+            if size in rest and not isinstance(size, int):
+                rest.remove(size)
+            elif isinstance(size, int):
+                known *= abs(size)
+            else:
+                layer.refuse(f"its target shape holds the size {size}, which {x.type} has not")
+        sizes[entries.index(-1)] = product(rest) // known
+    if product(sizes) != product(x.shape):
+        layer.refuse(
+            f"reshapes {x.type} to {format_shape(sizes)}, which does not fit or fixes the size of the batch; leave that -1"
+        )
     return reshaped(layer, x, sizes)
+
+
+def stated_sizes(target: Any) -> Iterator[Any]:
+    """The sizes of a target shape, each of which a file may state in its own way."""
+    if isinstance(target, Sizes):
+        yield from target.dims if isinstance(target.dims, tuple) else (target.dims,)
+    elif isinstance(target, list | tuple):
+        for entry in target:
+            yield from stated_sizes(entry)
+    else:
+        yield -1 if target is None else None if isinstance(target, bool) else target
 
 
 @reads_operation("Reshape", "reshape")

@@ -68,7 +68,15 @@ def average_pool(layer: Layer) -> Value:
     return _pool(layer, "avg_pool")
 
 
-CONVOLUTION = ("x|inputs|input|value", "kernel|filter|filters", "strides", "padding", "data_format", "dilations|dilation_rate")
+CONVOLUTION = (
+    "x|inputs|input|value",
+    "kernel|filter|filters",
+    "strides|stride",
+    "padding",
+    "data_format",
+    "dilations|dilation_rate|rate",
+    "use_cudnn_on_gpu",
+)
 
 
 def _kernel(layer: Layer, given: Arguments) -> Array:
@@ -86,7 +94,16 @@ def _convolution(layer: Layer, given: Arguments, rank: int) -> dict[str, object]
     }
 
 
-@reads_operation("Conv", "nn.conv1d", "nn.conv2d", "nn.conv3d", "compat.v1.nn.conv2d", "compat.v1.nn.conv3d", "nn.convolution")
+@reads_operation(
+    "Conv",
+    "nn.conv1d",
+    "nn.conv2d",
+    "nn.conv3d",
+    "compat.v1.nn.conv1d",
+    "compat.v1.nn.conv2d",
+    "compat.v1.nn.conv3d",
+    "nn.convolution",
+)
 def conv(layer: Layer) -> Value:
     """A convolution with a kernel of numbers."""
     given = arguments(layer, *CONVOLUTION)
