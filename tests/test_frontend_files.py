@@ -636,7 +636,7 @@ BAD_CONFIGS: dict[str, tuple[Path, Edit, type[SparsecError], str]] = {
     "causal in 2-D": (FUNCTIONAL, setting("Conv2D", padding="causal"), UnsupportedLayerError, "padding = 'causal'"),
     "data format": (FUNCTIONAL, setting("Conv2D", data_format="middle"), UnsupportedLayerError, "data_format = 'middle'"),
     "batch axis": (FUNCTIONAL, setting("BatchNormalization", axis=0), UnsupportedLayerError, "axes"),
-    "several axes": (FUNCTIONAL, setting("BatchNormalization", axis=[1, 3]), UnsupportedLayerError, "axes"),
+    "several axes": (FUNCTIONAL, setting("BatchNormalization", axis=[1, 3]), UnsupportedLayerError, "'gamma' is stored with"),
     "no such axis": (FUNCTIONAL, setting("BatchNormalization", axis=9), UnsupportedLayerError, "axis = 9 does not name axes"),
     "renorm": (FUNCTIONAL, setting("BatchNormalization", renorm=True), UnsupportedLayerError, "renormalisation"),
     "epsilon": (

@@ -27,6 +27,9 @@ from keras_models import (
     variants,
 )
 
+import sparsec
+from sparsec.errors import InputError
+
 SINGLE_IN_KERAS = frozenset({"AutoContrast", "CenterCrop", "Resizing", "UpSampling2D"})
 """Layers that Keras computes in single precision even in a model of double precision."""
 
@@ -299,3 +302,49 @@ def test_mel_spectrogram(precision: str, keras: Any, tmp_path: Path) -> None:
         )
     # Keras makes the bands in single precision.
     compare(model, random_inputs(model), tmp_path, precision, tolerance="float32")
+
+
+# --- pruning and shrinking ---------------------------------------------------------------------------------------------
+
+
+def test_constants_of_layers_are_not_pruned(keras: Any) -> None:
+    layers = keras.layers
+    x = keras.Input((8, 6, 3))
+    image = layers.Resizing(6, 6, interpolation="bicubic")(x)
+    y = layers.Dense(2)(layers.Flatten()(layers.Resizing(4, 4, interpolation="area")(layers.Conv2D(8, 3, name="conv")(image))))
+    model = keras.Model(x, y)
+    fill(model)
+    assert [layer.layer for layer in sparsec.prune_units(model, 0.5).layers if layer.pruned_units] == ["conv"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_dead_channels_pass_adaptive_pools_and_crops(wrapped: bool, keras: Any, tmp_path: Path) -> None:
+    """Dead filters are gone behind them, and their constants have moved on."""
+    layers = keras.layers
+    x = keras.Input((12, 11, 3))
+    y = layers.Conv2D(8, 3, activation="relu", name="first")(x)
+    y = layers.CenterCrop(8, 9)(layers.AdaptiveMaxPooling2D((9, 10))(y))
+    conv = layers.Conv2D(6, 1)
+    y = (layers.SpectralNormalization(conv) if wrapped else conv)(y)
+    y = layers.AdaptiveAveragePooling2D((3, 4))(y)
+    model = keras.Model(x, layers.Dense(2)(layers.Flatten()(y)))
+    fill(model)
+    kernel, bias = model.get_layer("first").get_weights()
+    kernel[..., [1, 4]] = 0.0
+    bias[[1, 4]] = 0.3, -0.2
+    model.get_layer("first").set_weights([kernel, bias])
+    model.save(tmp_path / "model.keras")
+    batches = random_inputs(model)
+    (wanted,) = keras_outputs(model, batches)
+    result = sparsec.compile(tmp_path / "model.keras")
+    assert result.graph.weights["first/kernel"].shape[-1] == 6
+    result.save(tmp_path / "small.npz")
+    found = [sparsec.load(tmp_path / "small.npz")(batches[0])]
+    if wrapped:
+        with pytest.raises(InputError, match=r"spectral_normalization/layer.* cannot be written back"):
+            result.save(tmp_path / "small.keras")
+    else:
+        result.save(tmp_path / "small.keras")
+        found += keras_outputs(keras.models.load_model(tmp_path / "small.keras"), batches)
+    for output in found:
+        assert np.abs(output - wanted).max() <= 1e-4 * np.ptp(wanted)

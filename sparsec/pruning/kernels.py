@@ -93,7 +93,7 @@ def find_output_layers(graph: Graph, kernels: Iterable[Kernel]) -> frozenset[str
         if node is None or value in seen:
             continue
         seen.add(value)
-        paths = kernel_paths(node, graph)
+        paths = [path for path in kernel_paths(node, graph) if path in owners]
         found.update(owners[path] for path in paths)
         if not paths:
             pending.extend(node.inputs)

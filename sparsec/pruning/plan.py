@@ -84,7 +84,8 @@ def plan_pruning(model: KerasModel, options: Options, progress: Progress | None 
         InputError: ``skip`` names no layer, or there is nothing to prune.
     """
     graph, source, begin = model.graph, model.description, progress or (lambda path: None)
-    kernels = find_kernels(graph)
+    # Constants of the layers themselves, such as the matrices of a resampling, are no kernels.
+    kernels = [kernel for kernel in find_kernels(graph) if kernel.path in model.variables]
     exempt = exempt_layers(graph, kernels, options.skip)
     by_groups = options.method == "unit" and options.group
     groups = find_groups(graph, kernels) if by_groups else [Group.alone(kernel) for kernel in kernels]
