@@ -95,6 +95,10 @@ PASSES_MASK: dict[str, Container[int]] = {}
 """For every layer class, the generations of Keras in which it does."""
 
 
+UNCAST = frozenset({"CategoryEncoding", "Discretization", "IntegerLookup"})
+"""Layers that turn numbers into categories: their dtype is that of their output, and they get their inputs as they are."""
+
+
 def reads(*class_names: str, passes_mask: Container[int] = NEVER) -> Callable[[Function], Function]:
     """Register the function that reads layers of these classes.
 
@@ -278,7 +282,7 @@ class Layer(Options):
         return self.cast(self.input, self.dtype)
 
     def _autocast(self, value: Value) -> Value:
-        if not value.is_float or value.type.dtype == self.dtype:
+        if not value.is_float or value.type.dtype == self.dtype or self.class_name in UNCAST:
             return value
         if not self.dtype.startswith("float"):
             self.refuse(f"casts its floating-point input to {self.dtype}, which is not read")

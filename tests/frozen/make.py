@@ -341,6 +341,54 @@ def attention(kit: Kit) -> Made:
     return Made(model, [kit.normal(SAMPLES, 4, 6), kit.normal(SAMPLES, 5, 3)])
 
 
+def images(kit: Kit) -> Made:
+    """What crops, resizes and normalizes images."""
+    layers = kit.layers
+    start = kit.keras.Input((9, 8, 6))
+    branches = [
+        layers.CenterCrop(4, 5),
+        layers.CenterCrop(10, 6),
+        layers.RandomCrop(6, 4),
+        layers.Resizing(5, 6, interpolation="bicubic"),
+        layers.Resizing(4, 8, crop_to_aspect_ratio=True),
+        layers.Resizing(12, 6, interpolation="area"),
+        layers.UpSampling2D(2, interpolation="lanczos3"),
+        layers.GroupNormalization(3),
+        layers.GroupNormalization(2, axis=2),
+        layers.UnitNormalization(axis=[1, 3]),
+    ]
+    model = kit.model(start, [branch(start) for branch in branches])
+    kit.fill(model)
+    return Made(model, [kit.normal(SAMPLES, 9, 8, 6)])
+
+
+def local(kit: Kit) -> Made:
+    """What Keras 3 has no longer: locally connected layers, thresholds, BatchNormalization over several axes."""
+    layers = kit.layers
+    start = kit.keras.Input((6, 5, 3))
+    x = layers.LocallyConnected2D(4, (3, 2), strides=(1, 2), activation="tanh")(start)
+    x = layers.BatchNormalization(axis=[1, 3])(x)
+    x = layers.Reshape((8, 4))(x)
+    x = layers.LocallyConnected1D(5, 3, strides=2, use_bias=False)(x)
+    x = layers.BatchNormalization(axis=[1, 2], scale=False)(x)
+    model = kit.model(start, layers.ThresholdedReLU(0.3)(x))
+    kit.fill(model)
+    return Made(model, [kit.normal(SAMPLES, 6, 5, 3)])
+
+
+def categories(kit: Kit) -> Made:
+    """Numbers that become categories."""
+    layers = kit.layers
+    start = kit.keras.Input((4,))
+    bins = layers.Discretization([-1.0, 0.0, 0.5])(start)
+    outputs = [
+        bins,
+        layers.Discretization([-0.8, 0.8], output_mode="multi_hot")(start),
+        layers.CategoryEncoding(4, output_mode="count")(bins),
+    ]
+    return Made(kit.model(start, outputs), [kit.normal(SAMPLES, 4)])
+
+
 def _prune(kit: Kit, model: Any, inputs: Array, parts: tuple[str, ...] = ()) -> Made:
     """Wrap a model (or the named layers of it) for pruning, and train some steps."""
     pruning = importlib.import_module("tensorflow_model_optimization").sparsity.keras
@@ -410,6 +458,7 @@ Builder = Callable[[Kit], Made]
 
 MODELS: tuple[Builder, ...] = (mlp, lenet, resnet, mobile, nested, ops, series, norm, axes)
 MORE: tuple[Builder, ...] = (volume, lstm, gru, masked, attention)
+KERAS2: tuple[Builder, ...] = (images, local, categories)
 PRUNED: tuple[Builder, ...] = (pruned_sequential, pruned_functional, pruned_part)
 
 
@@ -490,6 +539,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
 
     builders = MODELS if options.few else MODELS + MORE
+    if options.tool == "tf_keras" and not options.few:
+        builders += KERAS2
     for builder in PRUNED if options.tool == "tfmot" else builders:
         if not options.only or builder.__name__ in options.only:
             for line in make(options.tool, builder, folder, options.formats):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.frontends.layer import Layer, Value, reads
-from sparsec.frontends.policy import FLOATS
+from sparsec.frontends.policy import DEFAULT, FLOATS
 
 OUTPUT_MODES = ("one_hot", "multi_hot", "count")
 """How a category is encoded; ``binary`` is an older name of ``multi_hot``."""
@@ -21,9 +21,7 @@ def category_encoding(layer: Layer) -> Value:
     weights = layer.operand(1, "count_weights")
     if weights is not None and (mode != "count" or not isinstance(weights, Value)):
         layer.refuse("count_weights that are not a tensor, or without output_mode 'count'")
-    x = layer.operand(0, "inputs", "data")
-    if not isinstance(x, Value):
-        layer.refuse("its input is not a tensor")
+    x = layer.inputs[0]
     return _encoded(layer, layer.cast(x, "int64"), layer.integer("num_tokens", least=1), mode, layer.dtype, weights)
 
 
@@ -33,7 +31,11 @@ def discretization(layer: Layer) -> Value:
     boundaries = _numbers(layer, "bin_boundaries")
     if not boundaries:
         layer.refuse("its boundaries are not stated, and those of Keras 2 that were adapted are not read; give bin_boundaries")
-    x = layer.input if layer.input.is_float else layer.cast(layer.input, "float64")
+    x = layer.input
+    if not x.is_float:
+        x = layer.cast(x, "float64")
+    elif layer.saved_by.generation == 3:
+        x = layer.cast(x, layer.dtype if layer.dtype in FLOATS else DEFAULT)
     # TensorFlow keeps the boundaries in single precision.
     edges = layer.constant("bin_boundaries", np.sort(np.asarray(boundaries, np.float32)), x.type.dtype)
     above = layer.emit("greater", edges, _with_last_axis(layer, x))
@@ -42,7 +44,6 @@ def discretization(layer: Layer) -> Value:
     )
     indices = layer.emit("reduce_sum", reached, axes=(-1,))
     if layer.text("output_mode", "int") == "int":
-        # Keras 3.6 and before call the layer's own dtype int64.
         return layer.cast(indices, "int32" if layer.dtype in FLOATS else layer.dtype)
     return _encoded(layer, indices, len(boundaries) + 1, _output_mode(layer, "int"), layer.dtype)
 
@@ -66,7 +67,8 @@ def integer_lookup(layer: Layer) -> Value:
     if to_integers:
         return indices
     size = layer.integer("max_tokens") if layer.flag("pad_to_max_tokens", False) else first + len(tokens)
-    return _encoded(layer, indices, size, _output_mode(layer, "int"), "int64")
+    dtype = "int64" if layer.saved_by.generation == 3 else layer.dtype
+    return _encoded(layer, indices, size, _output_mode(layer, "int"), dtype)
 
 
 def _vocabulary(layer: Layer, special: Sequence[object]) -> list[int]:

@@ -10,6 +10,9 @@ from sparsec.frontends.layer import Layer, Value, reads
 from sparsec.frontends.layers.formats import in_channels_last
 from sparsec.frontends.layers.resampling import resampled
 
+CROPS_AT_INFERENCE = (3, 6)
+"""Before this version of Keras, RandomCrop does at inference what CenterCrop does with images that are too small."""
+
 LEVELS = 255.0
 """The brightest level of the range in which AutoContrast works."""
 
@@ -50,14 +53,16 @@ def center_crop(layer: Layer) -> Value:
 
 @reads("RandomCrop")
 def random_crop(layer: Layer) -> Value:
-    """RandomCrop, where it has nothing to cut off: elsewhere versions of Keras disagree on what it does at inference."""
+    """RandomCrop: before Keras 3.6 the largest part of the target's shape, resized; later where it leaves images alone."""
     size = _target(layer)
 
     def body(x: Value) -> Value:
+        if layer.saved_by.release < CROPS_AT_INFERENCE:
+            return layer.cast(resampled(layer, _cut_to_shape(layer, x, size), size, "bilinear"), layer.dtype)
         if size != (layer.size(x, 1), layer.size(x, 2)):
             layer.refuse(
-                f"cuts {x.type} to {size[0]} x {size[1]} in training; what it does at inference depends on the "
-                "version of Keras: replace it by CenterCrop or Resizing"
+                f"cuts {x.type} to {size[0]} x {size[1]} in training; what it does at inference depends on the version of "
+                "Keras: replace it by CenterCrop or Resizing"
             )
         return x
 

@@ -22,16 +22,28 @@ def batch_normalization(layer: Layer) -> Value:
     """BatchNormalization with its moving statistics; Keras 2 states the axis as a list."""
     x = layer.float_input
     axes = layer.axes("axis", x.rank)
-    if len(axes) != 1 or axes == (0,):
-        layer.refuse(f"normalisation over the axes {axes} is not read; use one axis after the batch")
+    if 0 in axes or not axes:
+        layer.refuse(f"normalisation over the axes {axes} is not read; use axes after the batch")
     if layer.flag("renorm", False):
         layer.refuse("batch renormalisation is not read")
+    if len(axes) > 1:
+        return _over_axes(layer, x, axes)
     shape = (layer.size(x, axes[0]),)
     gamma = layer.weight("gamma", shape) if layer.flag("scale", True) else None
     beta = layer.weight("beta", shape) if layer.flag("center", True) else None
     mean, variance = layer.weight("moving_mean", shape), layer.weight("moving_variance", shape)
     axis = -1 if axes[0] == x.rank - 1 else axes[0]
     return layer.emit("batch_norm", x, gamma, beta, mean, variance, axis=axis, epsilon=layer.number("epsilon", 1e-3))
+
+
+def _over_axes(layer: Layer, x: Value, axes: Sequence[int]) -> Value:
+    """Statistics for every combination of places on several axes, as Keras 2 keeps them: with size 1 on the other axes."""
+    shape = tuple(layer.size(x, axis) if axis in axes else 1 for axis in range(x.rank))
+    gamma = layer.statistic("gamma", shape) if layer.flag("scale", True) else np.ones(())
+    beta = layer.statistic("beta", shape) if layer.flag("center", True) else np.zeros(())
+    mean, variance = layer.statistic("moving_mean", shape), layer.statistic("moving_variance", shape)
+    scale = gamma / np.sqrt(variance + layer.number("epsilon", 1e-3))
+    return _affine(layer, x, scale, beta - mean * scale)
 
 
 @reads("LayerScale")
