@@ -336,13 +336,12 @@ class Oracle:
     def _times_zero(self, node: Node, count: int) -> np.ndarray:
         """The channels that are multiplied by zero."""
         zero = np.zeros(count, bool)
-        for index in FACTORS[node.op]:
-            name = node.inputs[index]
-            factor = self._graph.weights.get(name, self._values[name]) if name != ABSENT else np.ones(1)
-            if name in self._graph.weights or self.constant[name].any():
-                nothing = (factor == 0).reshape(-1, factor.shape[-1] if factor.ndim else 1).all(axis=0)
-                nothing = nothing & self.constant.get(name, True)
-                zero |= nothing.reshape(-1)[:count] if nothing.size == count else nothing.all()
+        for name in (node.inputs[index] for index in FACTORS[node.op]):
+            if name == ABSENT:
+                continue
+            factor = self._values[name]
+            nothing = (factor == 0).reshape(-1, factor.shape[-1] if factor.ndim else 1).all(axis=0)
+            zero |= nothing & self.constant.get(name, np.ones(1, bool))
         return zero
 
     def _all(self, computed: Sequence[str], count: int) -> np.ndarray:

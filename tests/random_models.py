@@ -463,7 +463,7 @@ def tap(net: Net, c: Choices, x: Any) -> Any:
         net.taps.append(L.Activation("linear")(x))
         return linear(c, x)
     vector = x if rank(x) == 0 else GLOBAL_AVERAGE[rank(x)]()(x)
-    net.taps.append(L.Dense(c.between(1, 3), **CHEAP)(vector))
+    net.taps.append(L.Dense(c.between(2, 4), **CHEAP)(vector))
     return x
 
 
@@ -534,10 +534,11 @@ def _finish(net: Net, c: Choices, x: Any) -> Any:
         other = linear(c, value, c.between(2, 5))
         other = other if rank(other) == 0 else GLOBAL_MAX[rank(other)]()(other)
         x = L.Concatenate()([x, other])
-    units = c.between(1, 4)
+    # Several numbers have a range that rounding is small against, whatever the samples make of them.
+    units = c.between(2, 5)
     match c.below(4):
         case 2:
-            return L.Dense(units + 1, activation="softmax", **CHEAP)(x)
+            return L.Dense(units, activation="softmax", **CHEAP)(x)
         case 3:
             # Far below zero, a sigmoid in float32 is accurate to its last bits nowhere.
             return L.Activation("sigmoid")(L.Dense(units, activation="softsign", **CHEAP)(x))
