@@ -1,8 +1,8 @@
 """What could go, found by brute force: an oracle for the completeness of shrinking that shares no rule with it.
 
-Ties are kept the plain way, one number for each channel. Everything else is measured: a channel is constant if it is the same for
-every input in float64, it is unread if noise in it moves no output, and a constant can be made good if what a linear operator
-makes of it is one number at every position.
+Ties are kept the plain way, one number for each channel. Everything else is measured: a channel is constant if it is the same
+for every input in float64, it is unread if noise in it moves no output, and a constant can be made good if what a linear
+operator makes of it is one number at every position, or a multiple of what it makes of a channel that stays.
 """
 
 from __future__ import annotations
@@ -31,8 +31,32 @@ LINEAR = {"conv": -2, "dense": 0, "conv_transpose": -1}
 UNIT_AXIS = {"conv": -1, "dense": 1, "conv_transpose": -2}
 
 POINTWISE = frozenset(
-    "abs add affine batch_norm cast clip div elu exp gelu hard_sigmoid maximum minimum mul prelu relu selu sigmoid silu softplus "
-    "softsign sqrt sub tanh".split()
+    [
+        "abs",
+        "add",
+        "affine",
+        "batch_norm",
+        "cast",
+        "clip",
+        "div",
+        "elu",
+        "exp",
+        "gelu",
+        "hard_sigmoid",
+        "maximum",
+        "minimum",
+        "mul",
+        "prelu",
+        "relu",
+        "selu",
+        "sigmoid",
+        "silu",
+        "softplus",
+        "softsign",
+        "sqrt",
+        "sub",
+        "tanh",
+    ]
 )
 POSITIONAL = frozenset(["avg_pool", "max_pool", "pad", "resize"])
 FACTORS = {"batch_norm": (1,), "affine": (1,), "mul": (0, 1)}
@@ -287,7 +311,9 @@ class Oracle:
         self._graph, self._inputs = graph, inputs
         self._values = all_values(graph, inputs)
         self.ties = Ties(graph)
-        self.constant: dict[str, np.ndarray] = {port.name: np.zeros(len(self.ties.ids[port.name]), bool) for port in graph.inputs}
+        self.constant: dict[str, np.ndarray] = {
+            port.name: np.zeros(len(self.ties.ids[port.name]), bool) for port in graph.inputs
+        }
         for node in graph.nodes:
             for name in node.outputs:
                 self.constant[name] = self._constant(node, name)
@@ -325,7 +351,9 @@ class Oracle:
             kernel = self._graph.weights[node.inputs[1]].reshape(-1, count)
             return np.repeat(self.constant[computed[0]], count // self.constant[computed[0]].size) | ~kernel.any(axis=0)
         if node.op == "concat":
-            return np.concatenate([self.constant[name] for name in computed]) if self._joins(node) else self._all(computed, count)
+            return (
+                np.concatenate([self.constant[name] for name in computed]) if self._joins(node) else self._all(computed, count)
+            )
         if node.op == "reshape":
             before = self.constant[computed[0]]
             if before.size and count % before.size == 0:

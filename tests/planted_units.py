@@ -19,7 +19,8 @@ class Planting:
     """What was planted in a class of tied channels.
 
     Attributes:
-        style: ``units`` if all its units are zero, ``one`` if one of several is, ``rows`` if everything that reads it is, ``filter``.
+        style: ``units`` if all its units are zero, ``one`` if one of several is, ``rows`` if all that reads it is, ``mixed`` if
+            some of both is.
         whole: whether biases, gammas and betas are zero too.
         slices: the units or rows that are zero.
     """

@@ -1,8 +1,8 @@
 """Random Keras models of everything that shrinking has rules for.
 
 A model is a function of its *recipe*: a few blocks, each a short row of numbers that its choices are read from. A seed gives a
-recipe, Hypothesis draws one, and a recipe that fails is made smaller by taking blocks out and numbers down, see
-``tests/random_models_tool.py``. A row that ends gives zeros, and zero is the simplest choice everywhere.
+recipe, Hypothesis draws one, and ``tests/random_models_tool.py`` makes one that fails smaller by taking out blocks and numbers. A
+row that ends gives zeros, and zero is the simplest choice everywhere.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def window(c: Choices, x: Any, largest: int = 5) -> int:
 
 
 def linear_layer(c: Choices, x: Any, units: int, keep_size: bool = False) -> Any:
-    """A layer that sums over channels, not called yet: Dense, or a convolution; ``keep_size`` leaves the spatial sizes alone."""
+    """A layer that sums over channels, not called yet; ``keep_size`` leaves the spatial sizes alone."""
     options: dict[str, Any] = {"use_bias": not c.flip(40), **CHEAP}
     options["activation"] = c.pick(ACTIVATIONS) if c.flip(30) else None
     if rank(x) == 0 or c.flip(8):
@@ -279,10 +279,7 @@ def transposed(net: Net, c: Choices, x: Any) -> Any:
 def residual(net: Net, c: Choices, x: Any) -> Any:
     units = channels(x) if c.flip(50) else c.between(2, 8)
     branches = [branch(c, x, units, 2) for _ in range(c.pick([2, 2, 3]))]
-    if c.flip(12):
-        x = branches[0] + branches[1]
-    else:
-        x = L.Add()(branches)
+    x = branches[0] + branches[1] if c.flip(12) else L.Add()(branches)
     return activated(c, x) if c.flip(60) else x
 
 

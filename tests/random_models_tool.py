@@ -1,7 +1,7 @@
 """Reproduce and minimise what a seed of the random models brings up, or hunt through many seeds.
 
-``python tests/random_models_tool.py SEED`` says what is found out about one model, and, where something is wrong, finds a smaller
-one of which the same kind of thing is wrong. ``python tests/random_models_tool.py FIRST LAST`` looks for such seeds.
+``python tests/random_models_tool.py SEED`` says what is found out about one model, and, where something is wrong, finds a
+smaller one of which the same kind of thing is wrong. ``python tests/random_models_tool.py FIRST LAST`` looks for such seeds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def kinds(recipe: Recipe, folder: Path | None) -> frozenset[str]:
     """What is wrong with a model, without seeds and figures."""
     try:
         problems = examine(recipe, folder).problems
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return frozenset([f"{type(error).__name__}: {str(error)[:60]}"])
     return frozenset(problem.partition(": ")[2].partition(" by ")[0][:30] for problem in problems)
 
@@ -55,7 +55,9 @@ def changes(recipe: Recipe) -> Iterator[Change]:
         for keep in (0, 1, 2, 4, 8, 16, 24, 32):
             yield lambda r, i=index, k=keep: with_row(r, i, lambda row: row[:k])
         for position in range(ROW):
-            yield lambda r, i=index, p=position: with_row(r, i, lambda row: (*row[:p], 0, *row[p + 1 :]) if p < len(row) else row)
+            yield lambda r, i=index, p=position: with_row(
+                r, i, lambda row: (*row[:p], 0, *row[p + 1 :]) if p < len(row) else row
+            )
 
 
 def with_row(recipe: Recipe, index: int, change: Callable[[Row], Row]) -> Recipe:
@@ -81,7 +83,7 @@ def hunt(first: int, last: int, folder: Path) -> None:
     for seed in range(first, last):
         try:
             total.add(examine(Recipe.from_seed(seed), folder if seed % 4 == 0 else None))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             total.problems.append(f"seed {seed}: {type(error).__name__}: {error}")
         if (seed + 1 - first) % REPORT_EVERY == 0 or seed + 1 == last:
             print(f"--- {total.summary()}", flush=True)
