@@ -74,9 +74,14 @@ class Summing(ChannelRule):
         nonzero, groups = np.flatnonzero(values), self._groups(view)
         rows = self._rows(view)
         result = np.zeros((groups, rows.shape[-1]))
-        sums = rows[:, nonzero].sum(axis=0, dtype=np.float64) * values[nonzero, None]
-        np.add.at(result, nonzero // (values.size // groups), sums)
+        for group, members in enumerate(np.split(nonzero, np.searchsorted(nonzero, self._ends(values.size, groups)))):
+            result[group] = values[members] @ rows[:, members].sum(axis=0, dtype=np.float64)
         return result.reshape(-1)
+
+    @staticmethod
+    def _ends(size: int, groups: int) -> Array:
+        """Where the channels of a group end, but for the last."""
+        return np.arange(1, groups) * (size // groups)
 
     def _uniform(self, view: NodeView) -> bool:
         """Whether every output position sums over the whole window, so that a constant input adds a constant."""
