@@ -3,6 +3,7 @@
 from sparsec.kernels.base import Epilogue, Kernel, Run, Stage, Task
 from sparsec.kernels.costs import MEASURED, Coefficients
 from sparsec.kernels.elementwise import IN_PLACE, POINTWISE
+from sparsec.kernels.recurrent import RECURRENT_OPS, RecurrentTask, bind_recurrent, choose_recurrent
 from sparsec.kernels.table import KERNEL_OPS, KERNELS, Choice, choose
 from sparsec.kernels.weights import TENSOR, Packing, Weight, WeightStore
 
@@ -12,16 +13,20 @@ __all__ = [
     "KERNEL_OPS",
     "MEASURED",
     "POINTWISE",
+    "RECURRENT_OPS",
     "TENSOR",
     "Choice",
     "Coefficients",
     "Epilogue",
     "Kernel",
     "Packing",
+    "RecurrentTask",
     "Run",
     "Stage",
     "Task",
     "Weight",
     "WeightStore",
+    "bind_recurrent",
     "choose",
+    "choose_recurrent",
 ]

@@ -14,9 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.ir import ABSENT, Array, Graph, Node, TensorType
-from sparsec.kernels import IN_PLACE, KERNEL_OPS, POINTWISE, Epilogue, Stage, Task, WeightStore, choose
+from sparsec.ir import ABSENT, Array, Attrs, Graph, Node, TensorType
+from sparsec.kernels import (
+    IN_PLACE,
+    KERNEL_OPS,
+    POINTWISE,
+    RECURRENT_OPS,
+    Choice,
+    Epilogue,
+    RecurrentTask,
+    Stage,
+    Task,
+    WeightStore,
+    bind_recurrent,
+    choose,
+    choose_recurrent,
+)
 from sparsec.ops import get_op, infer_types
+from sparsec.ops.recurrent import BIAS, KERNEL, MASK, RECURRENT_KERNEL, Recurrent
 from sparsec.runtime.buffers import Buffers, Unit
 
 Slots = list[Any]
@@ -143,11 +158,18 @@ class Planner:
                     chain.append(readers[0])
                     value = readers[0].output
             fused.update(follower.name for follower in chain)
-            units.append(Unit(node, tuple(chain), has_kernel or node.op in IN_PLACE))
+            units.append(Unit(node, tuple(chain), has_kernel or node.op in IN_PLACE or self._is_recurrent(node)))
         return units
 
     def _has_kernel(self, node: Node) -> bool:
         return node.op in KERNEL_OPS and all(name == ABSENT or name in self._store for name in node.inputs[1:])
+
+    def _is_recurrent(self, node: Node) -> bool:
+        """Whether a node is a recurrent operator whose weights are weights of the model."""
+        if node.op not in RECURRENT_OPS:
+            return False
+        weights = (node.inputs[index] for index in (KERNEL, BIAS, RECURRENT_KERNEL))
+        return all(name == ABSENT or name in self._store for name in weights)
 
     def _can_follow(self, head: Node, node: Node, value: str) -> bool:
         if node.op not in POINTWISE or node.inputs[0] != value:
@@ -170,8 +192,10 @@ class Planner:
     ) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
         if self._has_kernel(unit.head):
             return self._kernel_step(unit, types, slots)
+        if self._is_recurrent(unit.head):
+            return self._recurrent_step(unit, types, slots)
         node = unit.head
-        arguments = self._arguments(node, slots)
+        arguments = self._arguments(node.inputs, slots)
         if unit.fresh:
             over = next((name for name in node.inputs if self._fits(name, node.output, index, types)), "")
             where = None if over == "" else slots[over]
@@ -184,17 +208,8 @@ class Planner:
     ) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
         node = unit.head
         source, path = node.inputs[:2]
-        x, y = types[source], types[node.output]
-        task = Task(
-            node.op,
-            node.attrs,
-            _sizes(x),
-            _sizes(y),
-            y.dtype,
-            self._store.weight(path),
-            self._store.nonzeros(path),
-            self._threads,
-        )
+        y = types[node.output]
+        task = self._task(node.op, node.attrs, _sizes(types[source]), _sizes(y), y.dtype, path)
         choice = choose(task)
         epilogue = Epilogue(self._constant(node, 2), tuple(self._stage(follower) for follower in unit.fused))
         bound = choice.kernel.bind(task, self._store.packed(path, choice.kernel.packing, node.attrs), epilogue)
@@ -205,6 +220,41 @@ class Planner:
 
         return run, _described(unit, choice.kernel.name, choice.reason, choice.cost / 1e3), choice.missing
 
+    def _task(self, op: str, attrs: Attrs, x: tuple[int, ...], y: tuple[int, ...], dtype: str, path: str) -> Task:
+        return Task(op, attrs, x, y, dtype, self._store.weight(path), self._store.nonzeros(path), self._threads)
+
+    def _recurrent_step(
+        self, unit: Unit, types: Mapping[str, TensorType], slots: Mapping[str, int]
+    ) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
+        node = unit.head
+        op = get_op(node.op)
+        assert isinstance(op, Recurrent)
+        x, state = _sizes(types[node.inputs[0]]), _sizes(types[node.outputs[1]])
+        dtype, width = types[node.inputs[0]].dtype, op.gates * state[-1]
+        task = RecurrentTask(
+            node.op,
+            node.attrs,
+            self._task("dense", {}, x, (*x[:-1], width), dtype, node.inputs[KERNEL]),
+            self._task("dense", {}, state, (state[0], width), dtype, node.inputs[RECURRENT_KERNEL]),
+            x[1],
+        )
+        choice = choose_recurrent(task)
+
+        def pack(product: Task, chosen: Choice) -> Any:
+            return self._store.packed(product.weight.path, chosen.kernel.packing, {})
+
+        bound = bind_recurrent(task, choice, pack, self._constant(node, BIAS))
+        absent = [ABSENT] * (MASK + 1 + len(op.state_names) - len(node.inputs))
+        rest = self._arguments([*node.inputs[MASK:], *absent], slots)
+        reads, writes = slots[node.inputs[0]], [slots[value] for value in node.outputs]
+
+        def run(values: Slots) -> None:
+            mask, *states = rest(values)
+            for slot, value in zip(writes, bound(values[reads], mask, states), strict=True):
+                values[slot] = value
+
+        return run, _described(unit, choice.name, choice.reason, choice.cost / 1e3), choice.missing
+
     def _stage(self, node: Node) -> Stage:
         vectors = [None if name == ABSENT else self._store.array(name).reshape(-1) for name in node.inputs[1:]]
         return Stage(node.op, IN_PLACE[node.op], node.attrs, tuple(vectors))
@@ -213,8 +263,8 @@ class Planner:
         name = node.inputs[position] if position < len(node.inputs) else ABSENT
         return None if name == ABSENT else self._store.array(name)
 
-    def _arguments(self, node: Node, slots: Mapping[str, int]) -> Callable[[Slots], list[Array | None]]:
-        pairs = [(slots.get(name), self._store.array(name) if name in self._store else None) for name in node.inputs]
+    def _arguments(self, names: Sequence[str], slots: Mapping[str, int]) -> Callable[[Slots], list[Array | None]]:
+        pairs = [(slots.get(name), self._store.array(name) if name in self._store else None) for name in names]
         return lambda values: [constant if slot is None else values[slot] for slot, constant in pairs]
 
     def _fits(self, value: str, output: str, index: int, types: Mapping[str, TensorType]) -> bool:

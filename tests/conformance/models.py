@@ -381,6 +381,25 @@ def preprocessing_in_the_model() -> keras.Model:
 
 
 @model
+def recurrent() -> keras.Model:
+    words, image = keras.Input((7, 5)), keras.Input((3, 6, 6, 2))
+    x = L.Bidirectional(L.LSTM(6, return_sequences=True))(words)
+    x, state = L.GRU(4, return_sequences=True, return_state=True)(x)
+    x = L.TimeDistributed(L.Dense(4, activation="relu"))(x)
+    x = L.GRU(4, reset_after=False, go_backwards=True)(x, initial_state=state)
+    y = L.GlobalAveragePooling2D()(L.ConvLSTM2D(3, 3, padding="same")(image))
+    return keras.Model([words, image], L.Dense(3)(L.Concatenate()([x, y])))
+
+
+@model
+def masked_steps() -> keras.Model:
+    inputs = keras.Input((7, 5))
+    x = L.Masking(mask_value=0.0)(inputs)
+    x = L.Bidirectional(L.GRU(3, return_sequences=True), merge_mode="sum")(x)
+    return keras.Model(inputs, L.Dense(2)(L.SimpleRNN(4)(x)))
+
+
+@model
 def unknown_sizes() -> keras.Model:
     inputs = keras.Input((None, None, 3))
     x = conv_bn(inputs, 6, strides=2)

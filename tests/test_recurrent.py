@@ -1,0 +1,343 @@
+"""The recurrent operators: their definition, their kernels, ONNX, shrinking, and writing back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from sparsec.backends.onnx import OPSETS, to_model
+from sparsec.ir import BATCH, Array, Graph, Input, Port, TensorType, symbol
+from sparsec.kernels import KERNELS, TENSOR, RecurrentTask, Task, WeightStore, bind_recurrent
+from sparsec.kernels.recurrent import RecurrentChoice
+from sparsec.kernels.table import Choice
+from sparsec.lowering import lower
+from sparsec.ops import check, evaluate_graph, get_op, make_node
+from sparsec.ops.activations import CELL_ACTIVATIONS
+from sparsec.ops.recurrent import Recurrent
+from sparsec.program import Program
+from sparsec.runtime import Model
+
+N = symbol(BATCH)
+GATES = {"simple_rnn": 1, "gru": 3, "lstm": 4}
+STATES = {"simple_rnn": ("h",), "gru": ("h",), "lstm": ("h", "c")}
+STEPS, CHANNELS, UNITS = 5, 6, 8
+
+
+def recurrent_graph(
+    op: str,
+    zeros: float = 0.0,
+    mask: bool = False,
+    states: bool = False,
+    bias: bool = True,
+    dtype: str = "float32",
+    seed: int = 0,
+    **attrs: Any,
+) -> Graph:
+    """One recurrent operator; its sequence and its last states are outputs."""
+    rng, width = np.random.default_rng(seed), GATES[op] * UNITS
+    if op != "simple_rnn":
+        attrs = {"recurrent_activation": "sigmoid", **attrs}
+    if op == "gru":
+        attrs = {"reset_after": True, **attrs}
+    attrs = {"activation": "tanh", **attrs}
+    weights = {
+        "l/kernel": rng.normal(size=(CHANNELS, width)) * (rng.random((CHANNELS, width)) >= zeros),
+        "l/recurrent": rng.normal(size=(UNITS, width)) * 0.5 * (rng.random((UNITS, width)) >= zeros),
+    }
+    if bias:
+        weights["l/bias"] = rng.normal(size=(2, width) if attrs.get("reset_after") else width)
+    inputs = [Input("x", TensorType(dtype, (N, STEPS, CHANNELS)))]
+    names = ["x", "l/kernel", "l/bias" if bias else "", "l/recurrent"]
+    if mask or states:
+        names.append("m" if mask else "")
+        inputs += [Input("m", TensorType("bool", (N, STEPS)))] if mask else []
+    if states:
+        names += STATES[op]
+        inputs += [Input(state, TensorType(dtype, (N, UNITS))) for state in STATES[op]]
+    outputs = ["y", *(f"y/{state}" for state in STATES[op])]
+    node = make_node(op, "l", names, outputs, "l", **attrs)
+    stored = {path: array.astype(dtype) for path, array in weights.items()}
+    graph = Graph(tuple(inputs), tuple(Port(f"out_{value}", value) for value in outputs), (node,), stored)
+    check(graph, "the test")
+    return graph
+
+
+def arrays(graph: Graph, batch: int = 3, seed: int = 1) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for entry in graph.inputs:
+        values = rng.normal(size=(batch, *entry.type.shape[1:]))
+        found.append(values > 0 if entry.type.dtype == "bool" else values.astype(entry.type.dtype))
+    return found
+
+
+def close(found: Sequence[Array], wanted: Sequence[Array], tolerance: float) -> None:
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
+
+
+# --- definition --------------------------------------------------------------------------------------------------------
+
+
+def test_masks_hold_the_state_and_repeat_the_output() -> None:
+    graph = recurrent_graph("lstm", mask=True, states=True)
+    x, _, h, c = arrays(graph, batch=2)
+    mask = np.array([[False, True, False, True, False], [False] * 5])
+    sequence, last_h, last_c = evaluate_graph(graph, [x, mask, h, c])
+    assert not sequence[0, 0].any()
+    assert np.array_equal(sequence[0, 1], sequence[0, 2])
+    assert np.array_equal(sequence[0, 3], sequence[0, 4])
+    assert np.array_equal(sequence[0, 4], last_h[0])
+    assert not sequence[1].any()
+    assert np.array_equal(last_h[1], h[1])
+    assert np.array_equal(last_c[1], c[1])
+    # The steps that count are those of the shorter sequence.
+    short = Graph(
+        (Input("x", TensorType("float32", (N, 2, CHANNELS))), *graph.inputs[1:]), graph.outputs, graph.nodes, graph.weights
+    )
+    kept, *states = evaluate_graph(short, [x[:1, [1, 3]], np.ones((1, 2), bool), h[:1], c[:1]])
+    np.testing.assert_allclose(kept[0], sequence[0, [1, 3]], rtol=1e-6)
+    np.testing.assert_allclose(states[1][0], last_c[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_backwards_is_forwards_on_the_reversed_sequence(op: str) -> None:
+    forward, backward = recurrent_graph(op, mask=True), recurrent_graph(op, mask=True, reverse=True)
+    x, mask = arrays(forward)
+    one, other = evaluate_graph(forward, [x[:, ::-1], mask[:, ::-1]]), evaluate_graph(backward, [x, mask])
+    assert np.array_equal(one[0][:, ::-1], other[0])
+    assert all(np.array_equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
+
+
+# --- kernels and runtime -----------------------------------------------------------------------------------------------
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "masked": {"mask": True},
+    "zero masked": {"mask": True, "zero_masked": True, "reverse": True},
+    "states": {"states": True, "reverse": True},
+    "masked states": {"mask": True, "states": True},
+    "no bias": {"bias": False},
+    "float64": {"dtype": "float64"},
+    "other activations": {"activation": "relu", "alpha": 0.1},
+}
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("zeros", [0.0, 0.9])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("op", GATES)
+def test_runtime_equals_reference(op: str, variant: str, zeros: float, batch: int) -> None:
+    graph = recurrent_graph(op, zeros, **VARIANTS[variant])
+    inputs = arrays(graph, batch)
+    tolerance = 1e-12 if VARIANTS[variant].get("dtype") else 1e-5
+    model = Model(lower(graph))
+    close(model.run(inputs), evaluate_graph(graph, inputs), tolerance)
+    # Nothing is left behind by a run.
+    close(model.run(inputs), evaluate_graph(graph, inputs), tolerance)
+
+
+def test_gru_that_resets_before() -> None:
+    for bias, zeros in product((True, False), (0.0, 0.9)):
+        graph = recurrent_graph(
+            "gru",
+            zeros,
+            bias=bias,
+            reset_after=False,
+            recurrent_activation="hard_sigmoid",
+            recurrent_alpha=0.2,
+            recurrent_beta=0.5,
+        )
+        inputs = arrays(graph)
+        close(Model(lower(graph)).run(inputs), evaluate_graph(graph, inputs), 1e-5)
+
+
+BOUNDED = {"clip", "hard_sigmoid", "sigmoid", "softmax", "softsign", "sparsemax", "tanh"}
+
+
+def activated_graph(op: str, name: str, **attrs: Any) -> Graph:
+    """An operator with one activation everywhere; gates that are not bounded would leave every range."""
+    if op != "simple_rnn" and name in BOUNDED:
+        attrs = {**attrs, "recurrent_activation": name, "recurrent_alpha": 0.3, "recurrent_beta": 0.6}
+    graph = recurrent_graph(op, activation=name, alpha=0.3, beta=0.6, **attrs)
+    small = 0.2 if name in ("exp", "log_softmax") else 1.0
+    return replace(graph, weights={path: (small * array).astype(array.dtype) for path, array in graph.weights.items()})
+
+
+@pytest.mark.parametrize("name", CELL_ACTIVATIONS)
+def test_activations(name: str) -> None:
+    for op in ("simple_rnn", "lstm"):
+        graph = activated_graph(op, name)
+        inputs = arrays(graph)
+        close(Model(lower(graph)).run(inputs), evaluate_graph(graph, inputs), 1e-5)
+
+
+DENSE_KERNELS = [kernel for kernel in KERNELS if kernel.op == "dense"]
+
+
+@pytest.mark.parametrize("kernels", product(DENSE_KERNELS, DENSE_KERNELS), ids=lambda pair: "-".join(k.name for k in pair))
+@pytest.mark.parametrize(("op", "reset_after"), [("simple_rnn", None), ("lstm", None), ("gru", True), ("gru", False)])
+def test_every_pair_of_kernels(op: str, reset_after: bool | None, kernels: tuple[Any, Any]) -> None:
+    graph = recurrent_graph(op, zeros=0.7, **({} if reset_after is None else {"reset_after": reset_after}))
+    (node,), inputs = graph.nodes, arrays(graph)
+    program = lower(graph)
+    assert isinstance(program, Program)
+    store, width = WeightStore(program.tensors), GATES[op] * UNITS
+
+    def task(path: str, x: tuple[int, ...]) -> Task:
+        return Task("dense", {}, x, (*x[:-1], width), "float32", store.weight(path), store.nonzeros(path))
+
+    whole = RecurrentTask(op, node.attrs, task("l/kernel", (3, STEPS, CHANNELS)), task("l/recurrent", (3, UNITS)), STEPS)
+    choice = RecurrentChoice(*(Choice(kernel, 0.0, "") for kernel in kernels), STEPS)
+    bound = bind_recurrent(
+        whole,
+        choice,
+        lambda part, chosen: store.packed(part.weight.path, chosen.kernel.packing, {}),
+        store.packed("l/bias", TENSOR, {}),
+    )
+    states: list[Array | None] = [None] * len(STATES[op])
+    close(bound(inputs[0], None, states), evaluate_graph(graph, inputs), 1e-5)
+
+
+def test_sparse_weights_run_sparse_where_that_is_cheaper() -> None:
+    """Few samples and many zeros: the product of each step is sparse; the weights are stored sparse too."""
+    rng, units = np.random.default_rng(0), 512
+    weights = {"l/kernel": rng.normal(size=(64, 4 * units)), "l/recurrent": rng.normal(size=(units, 4 * units))}
+    for array in weights.values():
+        array[rng.random(array.shape) < 0.98] = 0.0
+    node = make_node(
+        "lstm",
+        "l",
+        ["x", "l/kernel", "", "l/recurrent"],
+        ["y", "h", "c"],
+        "l",
+        activation="tanh",
+        recurrent_activation="sigmoid",
+    )
+    x = Input("x", TensorType("float32", (N, 10, 64)))
+    graph = Graph((x,), (Port("y", "y"),), (node,), {path: array.astype("float32") for path, array in weights.items()})
+    program = lower(graph)
+    assert {program.tensors[path].positions for path in weights} & {"csr", "gaps", "bitmap", "coo"}
+    model = Model(program)
+    inputs = arrays(graph, 1)
+    close(model.run(inputs), evaluate_graph(graph, inputs), 1e-5)
+    assert "dense/csr a step" in model.summary()
+
+
+# --- ONNX --------------------------------------------------------------------------------------------------------------
+
+
+def in_onnx_runtime(graph: Graph, inputs: Sequence[Array], **options: Any) -> tuple[list[Array], list[str]]:
+    """What ONNX Runtime computes, and the types of the nodes."""
+    model = to_model(graph, **options)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.SessionOptions()
+    session.log_severity_level = 3
+    running = onnxruntime.InferenceSession(model.SerializeToString(), session, providers=["CPUExecutionProvider"])
+    feeds = {entry.name: x for entry, x in zip(graph.inputs, inputs, strict=True)}
+    return running.run(None, feeds), [node.op_type for node in model.graph.node]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("op", GATES)
+def test_onnx(op: str, variant: str) -> None:
+    graph = recurrent_graph(op, **VARIANTS[variant])
+    inputs = arrays(graph)
+    found, ops = in_onnx_runtime(graph, inputs)
+    close(found, evaluate_graph(graph, inputs), 1e-5)
+    native = not {"mask", "dtype"} & VARIANTS[variant].keys()
+    assert ({"simple_rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}[op] in ops) == native
+    assert ("Scan" in ops) != native
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_onnx_opsets(opset: int) -> None:
+    for graph in (
+        recurrent_graph("lstm", states=True),
+        recurrent_graph("gru", mask=True),
+        recurrent_graph("gru", reset_after=False),
+    ):
+        inputs = arrays(graph)
+        found, _ = in_onnx_runtime(graph, inputs, opset=opset)
+        close(found, evaluate_graph(graph, inputs), 1e-5)
+
+
+@pytest.mark.parametrize("name", CELL_ACTIVATIONS)
+def test_onnx_activations(name: str) -> None:
+    """Both of them, and in a GRU that resets before, whose candidate has a product of its own."""
+    for op, reset in (("simple_rnn", {}), ("lstm", {}), ("gru", {"reset_after": False})):
+        graph = activated_graph(op, name, **reset)
+        inputs = arrays(graph)
+        found, _ = in_onnx_runtime(graph, inputs)
+        close(found, evaluate_graph(graph, inputs), 2e-5)
+
+
+def test_onnx_writes_only_the_outputs_that_are_read() -> None:
+    graph = recurrent_graph("lstm")
+    last = Graph(graph.inputs, graph.outputs[1:2], graph.nodes, graph.weights)
+    model = to_model(last)
+    (node,) = [node for node in model.graph.node if node.op_type == "LSTM"]
+    assert [bool(name) for name in node.output] == [False, True]
+
+
+def conv_lstm_graph(rank: int, masked: bool, reverse: bool) -> Graph:
+    rng, units = np.random.default_rng(0), 3
+    window, sizes = (3, 2, 2)[:rank], (6, 5, 4)[:rank]
+    weights = {
+        "l/kernel": rng.normal(size=(*window, 2, 4 * units)),
+        "l/bias": rng.normal(size=4 * units),
+        "l/recurrent": rng.normal(size=(*window, units, 4 * units)) * 0.4,
+    }
+    names = ["x", "l/kernel", "l/bias", "l/recurrent", *(["m"] if masked else [])]
+    node = make_node(
+        "conv_lstm",
+        "l",
+        names,
+        ["y", "h", "c"],
+        "l",
+        activation="tanh",
+        recurrent_activation="hard_sigmoid",
+        recurrent_alpha=0.2,
+        recurrent_beta=0.5,
+        strides=(2,) * rank,
+        dilations=(1,) * rank,
+        padding="same",
+        reverse=reverse,
+    )
+    inputs = [Input("x", TensorType("float32", (N, 4, *sizes, 2)))]
+    inputs += [Input("m", TensorType("bool", (N, 4)))] if masked else []
+    ports = tuple(Port(f"out_{value}", value) for value in ("y", "h", "c"))
+    return Graph(tuple(inputs), ports, (node,), {path: array.astype("float32") for path, array in weights.items()})
+
+
+@pytest.mark.parametrize(("masked", "reverse"), [(False, False), (True, True)])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_conv_lstm(rank: int, masked: bool, reverse: bool) -> None:
+    graph = conv_lstm_graph(rank, masked, reverse)
+    inputs = arrays(graph)
+    wanted = evaluate_graph(graph, inputs)
+    close(Model(lower(graph)).run(inputs), wanted, 1e-6)
+    for layout in ("nhwc", "nchw"):
+        found, _ = in_onnx_runtime(
+            graph, [np.moveaxis(x, -1, 1) if layout == "nchw" and x.ndim > 2 else x for x in inputs], layout=layout
+        )
+        close([np.moveaxis(y, 1, -1) if layout == "nchw" else y for y in found], wanted, 1e-5)
+
+
+def test_products_of_every_operator_cover_its_gates() -> None:
+    for name in (*GATES, "conv_lstm"):
+        op = get_op(name)
+        assert isinstance(op, Recurrent)
+        for reset_after in (True, False):
+            parts = op.products({"reset_after": reset_after})
+            assert [gate for first, stop in parts for gate in range(first, stop)] == list(range(op.gates))
