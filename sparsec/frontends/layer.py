@@ -229,6 +229,7 @@ class Layer(Options):
         self.dtype = compute_dtype(entry.config.get("dtype"), self.subject)
         self.entry = entry
         self.path = path
+        self._reported: str = self.name if whole is None else whole._reported
         self._builder = builder
         self._walk = walk
         self._calls = calls
@@ -412,17 +413,17 @@ class Layer(Options):
 
     def emit(self, op: str, *inputs: Value | None, **attrs: object) -> Value:
         """Emit an operator with one output."""
-        return self._builder.emit(op, self._base, _names(inputs), self.name, attrs)
+        return self._builder.emit(op, self._base, _names(inputs), self._reported, attrs)
 
     def emit_all(self, op: str, *inputs: Value | None, further: Sequence[str], **attrs: object) -> tuple[Value, ...]:
         """Emit an operator with several outputs; ``further`` names those after the first."""
-        return self._builder.emit_all(op, self._base, _names(inputs), self.name, attrs, further)
+        return self._builder.emit_all(op, self._base, _names(inputs), self._reported, attrs, further)
 
     def cast(self, value: Value, dtype: str) -> Value:
         """``value`` in another dtype."""
         if value.type.dtype == dtype:
             return value
-        return self._builder.emit("cast", f"{self._base}/cast", [value.name], self.name, {"dtype": dtype})
+        return self._builder.emit("cast", f"{self._base}/cast", [value.name], self._reported, {"dtype": dtype})
 
     def activation(self, x: Value) -> Value:
         """Apply the activation that the configuration names."""

@@ -51,9 +51,10 @@ def explicit_padding(graph: Graph) -> Graph:
 def _explicit(node: Node, types: Mapping[str, TensorType]) -> Node:
     if node.attrs.get("padding") != "same":
         return node
-    spatial = types[node.inputs[0]].shape[1:-1]
-    window = node.attrs["window"] if "window" in node.attrs else types[node.inputs[1]].shape[: len(spatial)]
     strides, dilations = ints(node.attrs, "strides"), ints(node.attrs, "dilations")
+    # Before the spatial axes there are those of samples, and of steps where there are any.
+    spatial = types[node.inputs[0]].shape[-1 - len(strides) : -1]
+    window = node.attrs["window"] if "window" in node.attrs else types[node.inputs[1]].shape[: len(spatial)]
     pads: list[int] = []
     for size, kernel, stride, dilation in zip(spatial, window, strides, dilations, strict=True):  # type: ignore[arg-type]
         if isinstance(size, int):
