@@ -21,6 +21,9 @@ from sparsec.lowering import lower
 from sparsec.ops import check, evaluate_graph, get_op, make_node
 from sparsec.ops.activations import CELL_ACTIVATIONS
 from sparsec.ops.recurrent import Recurrent
+from sparsec.passes import optimise
+from sparsec.passes.report import Decision
+from sparsec.passes.shrink import shrink
 from sparsec.program import Program
 from sparsec.runtime import Model
 
@@ -341,3 +344,257 @@ def test_products_of_every_operator_cover_its_gates() -> None:
         for reset_after in (True, False):
             parts = op.products({"reset_after": reset_after})
             assert [gate for first, stop in parts for gate in range(first, stop)] == list(range(op.gates))
+
+
+# --- shrinking ---------------------------------------------------------------------------------------------------------
+
+
+class Net:
+    """Builds a network of recurrent and dense layers, some of whose units are dead."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[Any] = []
+        self.weights: dict[str, Array] = {}
+
+    def dense(self, x: str, channels: int, units: int, dead: Sequence[int] = (), activation: str = "relu") -> str:
+        name = f"d{len(self.nodes)}"
+        kernel, bias = self.rng.normal(size=(channels, units)), self.rng.normal(size=units)
+        kernel[:, list(dead)] = 0
+        self.weights |= {f"{name}/kernel": kernel, f"{name}/bias": bias}
+        self.nodes.append(make_node("dense", name, [x, f"{name}/kernel", f"{name}/bias"], [f"{name}/z"], name))
+        self.nodes.append(make_node(activation, f"{name}/{activation}", [f"{name}/z"], [name], name))
+        return name
+
+    def recurrent(
+        self,
+        op: str,
+        x: str,
+        channels: int,
+        dead: Sequence[int] = (),
+        unread: Sequence[int] = (),
+        further: Sequence[str] = (),
+        bias: bool = True,
+        **attrs: Any,
+    ) -> list[str]:
+        """``dead`` units have no weights in any gate and no bias, ``unread`` ones move no other unit."""
+        name, width = f"r{len(self.nodes)}", GATES[op] * UNITS
+        kernel, recurrent = self.rng.normal(size=(channels, width)), self.rng.normal(size=(UNITS, width)) * 0.5
+        added = self.rng.normal(size=(2, width) if attrs.get("reset_after") else width)
+        for gate in range(GATES[op]):
+            columns = [gate * UNITS + unit for unit in dead]
+            kernel[:, columns], recurrent[:, columns], added[..., columns] = 0, 0, 0
+            for unit in unread:
+                others = [gate * UNITS + other for other in range(UNITS) if other not in unread]
+                recurrent[unit, others] = 0
+        self.weights |= {f"{name}/kernel": kernel, f"{name}/recurrent": recurrent, **({f"{name}/bias": added} if bias else {})}
+        activations = (
+            {"activation": "tanh"} if op == "simple_rnn" else {"activation": "tanh", "recurrent_activation": "sigmoid"}
+        )
+        inputs = [x, f"{name}/kernel", f"{name}/bias" if bias else "", f"{name}/recurrent", *further]
+        outputs = [name, *(f"{name}/{state}" for state in STATES[op])]
+        self.nodes.append(make_node(op, name, inputs, outputs, name, **{**activations, **attrs}))
+        return outputs
+
+    def graph(self, *outputs: str, mask: bool = False) -> Graph:
+        inputs = [Input("x", TensorType("float64", (N, STEPS, CHANNELS)))]
+        inputs += [Input("m", TensorType("bool", (N, STEPS)))] if mask else []
+        ports = tuple(Port(f"out_{value}", value) for value in outputs)
+        graph = Graph(tuple(inputs), ports, tuple(self.nodes), self.weights)
+        check(graph, "the test")
+        return graph
+
+
+def proven(graph: Graph) -> tuple[Graph, list[Decision]]:
+    """The shrunk graph, which computes the same in float64 and is as small as it gets."""
+    small, _, decisions = shrink(graph)
+    check(small, "the test")
+    inputs = arrays(graph)
+    for wanted, found in zip(evaluate_graph(graph, inputs), evaluate_graph(small, inputs), strict=True):
+        assert np.ptp(wanted) > 0
+        assert np.abs(wanted - found).max() <= 1e-9 * np.abs(wanted).max()
+    assert shrink(small)[1].empty
+    return small, decisions
+
+
+def units_of(graph: Graph, name: str) -> int:
+    return graph.weights[f"{name}/recurrent"].shape[0]
+
+
+RESETS = [("simple_rnn", {}), ("lstm", {}), ("gru", {"reset_after": True}), ("gru", {"reset_after": False})]
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize(("op", "attrs"), RESETS)
+def test_dead_units_go(op: str, attrs: dict[str, Any], mask: bool) -> None:
+    net = Net()
+    first, *_ = net.recurrent(op, "x", CHANNELS, dead=(1, 4, 5), further=["m"] if mask else [], **attrs)
+    second, *_ = net.recurrent(op, first, UNITS, dead=(0,), reverse=True, **attrs)
+    small, _ = proven(net.graph(net.dense(second, UNITS, 3), mask=mask))
+    assert units_of(small, first) == UNITS - 3
+    assert small.weights[f"{second}/kernel"].shape == (UNITS - 3, GATES[op] * (UNITS - 1))
+    assert small.weights[f"{second}/bias"].shape[-1] == GATES[op] * (UNITS - 1)
+
+
+@pytest.mark.parametrize(("op", "attrs"), RESETS)
+def test_units_that_nobody_reads_go(op: str, attrs: dict[str, Any]) -> None:
+    """Unit 2 moves only unit 6, which moves nobody, and whose output nobody reads; unit 3 moves others."""
+    net = Net()
+    first, *_ = net.recurrent(op, "x", CHANNELS, unread=(2, 6), **attrs)
+    head = net.dense(first, UNITS, 3)
+    net.weights[f"{head}/kernel"][[2, 3, 6]] = 0
+    small, _ = proven(net.graph(head))
+    assert units_of(small, first) == UNITS - 2
+
+
+@pytest.mark.parametrize(("op", "attrs"), RESETS)
+def test_constant_inputs_move_into_the_bias(op: str, attrs: dict[str, Any]) -> None:
+    for bias in (True, False):
+        net = Net()
+        x = net.dense("x", CHANNELS, 5, dead=(0, 3))
+        first, *_ = net.recurrent(op, x, 5, bias=bias, **attrs)
+        small, _ = proven(net.graph(net.dense(first, UNITS, 2)))
+        assert small.weights[f"{first}/kernel"].shape[0] == 3
+        if not bias:
+            (node,) = [node for node in small.nodes if node.op == op]
+            assert small.weights[node.inputs[2]].shape == ((2, 3 * UNITS) if attrs.get("reset_after") else (GATES[op] * UNITS,))
+
+
+def test_units_with_a_bias_of_their_own_stay() -> None:
+    """What they put out does not depend on the input, but changes from step to step."""
+    net = Net()
+    first, *_ = net.recurrent("lstm", "x", CHANNELS, dead=(1, 4))
+    net.weights[f"{first}/bias"][2 * UNITS + 1] = 0.5
+    small, _ = proven(net.graph(net.dense(first, UNITS, 3)))
+    assert units_of(small, first) == UNITS - 1
+
+
+def test_units_that_a_moving_unit_moves_stay() -> None:
+    net = Net()
+    first, *_ = net.recurrent("gru", "x", CHANNELS, dead=(1, 4), reset_after=True)
+    net.weights[f"{first}/recurrent"][0, 2 * UNITS + 1] = 0.5
+    small, _ = proven(net.graph(net.dense(first, UNITS, 3)))
+    assert units_of(small, first) == UNITS - 1
+
+
+def test_a_bias_that_the_reset_gate_multiplies_keeps_a_unit() -> None:
+    net = Net()
+    first, *_ = net.recurrent("gru", "x", CHANNELS, dead=(1, 4), reset_after=True)
+    net.weights[f"{first}/bias"][1, 2 * UNITS + 4] = 0.5
+    small, _ = proven(net.graph(net.dense(first, UNITS, 3)))
+    assert units_of(small, first) == UNITS - 1
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.7])
+def test_initial_states_go_along_if_they_are_zero(constant: float) -> None:
+    net = Net()
+    last = "x/last"
+    net.nodes.append(make_node("reduce_mean", last, ["x"], [last], axes=(1,)))
+    states = [net.dense(last, CHANNELS, UNITS, dead=(1, 4)) for _ in range(2)]
+    for state in states:
+        net.weights[f"{state}/bias"][[1, 4]] = constant
+    first, *_ = net.recurrent("lstm", "x", CHANNELS, dead=(1, 4), further=["", *states])
+    small, _ = proven(net.graph(net.dense(first, UNITS, 3)))
+    assert units_of(small, first) == UNITS - (2 if constant == 0 else 0)
+
+
+def test_states_that_leave_the_model_keep_their_units() -> None:
+    net = Net()
+    first, h, _ = net.recurrent("lstm", "x", CHANNELS, dead=(1, 4))
+    small, _ = proven(net.graph(net.dense(first, UNITS, 3), h))
+    assert units_of(small, first) == UNITS
+
+
+def test_softmax_along_the_units_keeps_them() -> None:
+    net = Net()
+    first, *_ = net.recurrent("lstm", "x", CHANNELS, dead=(1, 4), activation="softmax")
+    small, _ = proven(net.graph(net.dense(first, UNITS, 3)))
+    assert units_of(small, first) == UNITS
+
+
+def test_batch_normalization_behind_takes_no_constant() -> None:
+    """What a constant input adds goes through the gates: the moving mean cannot make it good."""
+    net = Net()
+    x = net.dense("x", CHANNELS, 5, dead=(0, 3))
+    first, *_ = net.recurrent("simple_rnn", x, 5, bias=False)
+    statistics = [f"n/{name}" for name in ("gamma", "beta", "mean", "variance")]
+    net.weights |= {path: net.rng.uniform(0.5, 1.5, UNITS) for path in statistics}
+    net.nodes.append(make_node("batch_norm", "n", [first, *statistics], ["n"], "n", axis=-1, epsilon=1e-3))
+    small, _ = proven(net.graph(net.dense("n", UNITS, 2)))
+    assert small.weights[f"{first}/kernel"].shape[0] == 3
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks_shrink_exactly(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def some() -> list[int]:
+        return list(np.flatnonzero(rng.random(UNITS) < 0.35)[: UNITS - 2])
+
+    net, mask = Net(seed), seed % 2 == 1
+    x, channels = net.dense("x", CHANNELS, 6, dead=[1, 4]), 6
+    total = ""
+    for _ in range(3):
+        op, attrs = RESETS[rng.integers(len(RESETS))]
+        further = ["m"] if mask and rng.random() < 0.5 else []
+        x, *states = net.recurrent(
+            op,
+            x,
+            channels,
+            dead=some(),
+            unread=some(),
+            further=further,
+            reverse=bool(rng.random() < 0.5),
+            bias=bool(rng.random() < 0.7),
+            **attrs,
+        )
+        if total and rng.random() < 0.7:
+            net.nodes.append(make_node("add", f"s{len(net.nodes)}", [x, total], [f"s{len(net.nodes)}"]))
+            x = net.nodes[-1].outputs[0]
+        total, channels = x, UNITS
+    head = net.dense(x, UNITS, 3, activation="tanh")
+    net.weights[f"{head}/kernel"][some()] = 0
+    graph = net.graph(head, mask=mask)
+    small, _ = proven(graph)
+    inputs = arrays(graph)
+    close(evaluate_graph(optimise(small).graph, inputs), evaluate_graph(graph, inputs), 1e-9)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_filters_of_conv_lstm_go(padding: str) -> None:
+    rng, filters = np.random.default_rng(0), 6
+    window = {"strides": (1,), "dilations": (1,)}
+    placing = {"padding": "same"} if padding == "same" else {"padding": "explicit", "pads": (0, 0)}
+    weights = {
+        "d/kernel": rng.normal(size=(2, 5)),
+        "d/bias": rng.normal(size=5),
+        "l/kernel": rng.normal(size=(3, 5, 4 * filters)),
+        "l/bias": rng.normal(size=4 * filters),
+        "l/recurrent": rng.normal(size=(3, filters, 4 * filters)) * 0.4,
+        "o/kernel": rng.normal(size=(filters, 2)),
+    }
+    weights["d/kernel"][:, 3] = 0
+    for gate in range(4):
+        columns = [gate * filters + unit for unit in (0, 2)]
+        for path in ("l/kernel", "l/bias", "l/recurrent"):
+            weights[path][..., columns] = 0
+    nodes = (
+        make_node("dense", "d", ["x", "d/kernel", "d/bias"], ["d"], "d"),
+        make_node(
+            "conv_lstm",
+            "l",
+            ["d", "l/kernel", "l/bias", "l/recurrent"],
+            ["l", "h", "c"],
+            "l",
+            activation="tanh",
+            recurrent_activation="sigmoid",
+            **window,
+            **placing,
+        ),
+        make_node("dense", "o", ["l", "o/kernel"], ["o"], "o"),
+    )
+    x = Input("x", TensorType("float64", (N, STEPS, 7, 2)))
+    small, _ = proven(Graph((x,), (Port("y", "o"),), nodes, weights))
+    assert small.weights["l/recurrent"].shape == (3, filters - 2, 4 * (filters - 2))
+    # Behind zero padding a constant is no bias, and there is no other channel that could carry it.
+    assert small.weights["l/kernel"].shape[1] == (5 if padding == "same" else 4)

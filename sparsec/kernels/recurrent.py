@@ -18,7 +18,8 @@ from sparsec.kernels.elementwise import IN_PLACE
 from sparsec.kernels.table import Choice, choose
 from sparsec.ops import get_op
 from sparsec.ops.activations import CELL_ACTIVATIONS, Arrays
-from sparsec.ops.recurrent import Recurrent, activation_parameters
+from sparsec.ops.recurrent import Recurrent
+from sparsec.ops.sequences import activation_parameters
 
 RECURRENT_OPS: Final = frozenset({"simple_rnn", "lstm", "gru"})
 """The recurrent operators that run here; the others run as their reference evaluation."""

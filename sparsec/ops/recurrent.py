@@ -27,17 +27,15 @@ from sparsec.ops.base import (
     expect_shape,
     get_op,
     given,
-    number,
     optional,
     optional_array,
     register,
     required,
     static,
 )
+from sparsec.ops.recurrent_channels import RecurrentRule
+from sparsec.ops.sequences import BIAS, KERNEL, MASK, RECURRENT_KERNEL, STATES, X, activation_parameters
 from sparsec.ops.windows import WINDOW_ATTRIBUTES, check_window_attrs, expect_spatial, output_sizes
-
-X, KERNEL, BIAS, RECURRENT_KERNEL, MASK, STATES = range(6)
-"""The positions of the inputs; the states are the last ones."""
 
 V = TypeVar("V")
 Product = Callable[[int, V], V]
@@ -56,12 +54,6 @@ def _activation_attributes(name: str) -> dict[str, Attribute]:
 ACTIVATION = _activation_attributes("activation")
 RECURRENT_ACTIVATION = _activation_attributes("recurrent_activation")
 ORDER = {"reverse": Attribute(Kind.BOOL, False), "zero_masked": Attribute(Kind.BOOL, False)}
-
-
-def activation_parameters(attrs: Attrs, name: str) -> tuple[str, float, float]:
-    """The activation in an attribute, with its two parameters."""
-    prefix = name.removesuffix("activation")
-    return str(attrs[name]), number(attrs, f"{prefix}alpha"), number(attrs, f"{prefix}beta")
 
 
 def activated(ops: Emitter[V], attrs: Attrs, name: str, x: V) -> V:
@@ -198,6 +190,7 @@ class SimpleRnn(Recurrent):
     inputs = ("x", "kernel", "bias?", "recurrent_kernel", "mask?", "h?")
     attributes: ClassVar = {**ACTIVATION, **ORDER}
     gates, state_names = 1, ("h",)
+    channels: ClassVar = RecurrentRule(gates=1, candidate=0)
 
     def cell(
         self, ops: Emitter[V], attrs: Attrs, units: int, projected: V, product: Product[V], states: Sequence[V]
@@ -211,6 +204,7 @@ class _LongShortTerm(Recurrent):
     attributes: ClassVar = {**ACTIVATION, **RECURRENT_ACTIVATION, **ORDER}
     inputs = ("x", "kernel", "bias?", "recurrent_kernel", "mask?", "h?", "c?")
     gates, state_names = 4, ("h", "c")
+    channels: ClassVar = RecurrentRule(gates=4, candidate=2)
 
     def cell(
         self, ops: Emitter[V], attrs: Attrs, units: int, projected: V, product: Product[V], states: Sequence[V]
@@ -241,6 +235,7 @@ class Gru(Recurrent):
     attributes: ClassVar = {**ACTIVATION, **RECURRENT_ACTIVATION, **ORDER, "reset_after": Attribute(Kind.BOOL)}
     inputs = ("x", "kernel", "bias?", "recurrent_kernel", "mask?", "h?")
     gates, state_names = 3, ("h",)
+    channels: ClassVar = RecurrentRule(gates=3, candidate=2)
 
     def bias_shape(self, attrs: Attrs, units: int) -> Shape:
         return (2, self.gates * units) if attrs["reset_after"] else (self.gates * units,)

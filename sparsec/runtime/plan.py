@@ -31,7 +31,8 @@ from sparsec.kernels import (
     choose_recurrent,
 )
 from sparsec.ops import get_op, infer_types
-from sparsec.ops.recurrent import BIAS, KERNEL, MASK, RECURRENT_KERNEL, Recurrent
+from sparsec.ops.recurrent import Recurrent
+from sparsec.ops.sequences import BIAS, KERNEL, MASK, RECURRENT_KERNEL
 from sparsec.runtime.buffers import Buffers, Unit
 
 Slots = list[Any]

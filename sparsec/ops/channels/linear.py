@@ -14,7 +14,7 @@ BEHIND_PADDING = "a constant behind zero padding is not a bias at the borders"
 BORDERED = "a constant with a border of zeros is not a bias"
 
 
-def _pads_zeros(attrs: Attrs) -> bool:
+def pads_zeros(attrs: Attrs) -> bool:
     """Whether windows may reach over the border; the transpose of a convolution always counts as doing so."""
     pads = attrs.get("pads")
     return attrs.get("padding") != "explicit" or not isinstance(pads, tuple) or any(pads)
@@ -87,7 +87,7 @@ class Summing(ChannelRule):
         """Whether every output position sums over the whole window, so that a constant input adds a constant."""
         if view.node.op == "dense":
             return True
-        return not _pads_zeros(view.attrs)
+        return not pads_zeros(view.attrs)
 
     def constants(self, view: NodeView, facts: Mapping[str, Constants]) -> Constants:
         x = facts[view.node.inputs[0]]
@@ -174,7 +174,7 @@ class PerChannel(ChannelRule):
 
     def constants(self, view: NodeView, facts: Mapping[str, Constants]) -> Constants:
         x, kernel = facts[view.node.inputs[0]], self._kernel(view)
-        movable = x.known & (x.values == 0) if _pads_zeros(view.attrs) else x.known
+        movable = x.known & (x.values == 0) if pads_zeros(view.attrs) else x.known
         known = np.asarray(movable[:, None] | (kernel == 0).all(axis=0)).reshape(-1)
         values = ((x.values * movable)[:, None] * kernel.sum(axis=0, dtype=np.float64)).reshape(-1)
         bias = view.weight(2)

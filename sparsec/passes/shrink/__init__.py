@@ -12,6 +12,7 @@ import numpy as np
 from sparsec.ir import Array, AttrValue, Graph, Node
 from sparsec.ops import get_op, infer_types
 from sparsec.ops.channels import NodeView
+from sparsec.passes.fold import LINEAR
 from sparsec.passes.report import Decision
 from sparsec.passes.shrink.analysis import Analysis, analyse
 from sparsec.passes.shrink.decisions import decisions
@@ -115,7 +116,7 @@ def _attrs(analysis: Analysis) -> dict[str, dict[str, AttrValue]]:
 def _only_batch_norm(node: Node, graph: Graph, consumers: dict[str, list[Node]], outputs: frozenset[str]) -> Node | None:
     """The BatchNormalization that is the only reader of a node whose kernel and statistics nobody else uses."""
     readers = consumers.get(node.outputs[0], [])
-    if len(readers) != 1 or readers[0].op != "batch_norm" or node.outputs[0] in outputs:
+    if node.op not in LINEAR or len(readers) != 1 or readers[0].op != "batch_norm" or node.outputs[0] in outputs:
         return None
     norm = readers[0]
     alone = all(len(consumers[path]) == 1 for path in (node.inputs[1], norm.inputs[3]))

@@ -18,17 +18,8 @@ from sparsec.backends.onnx.registry import channels_last, exports
 from sparsec.backends.onnx.site import Site
 from sparsec.ir import BATCH, Array, Graph, Input, Node, Port, Shape, TensorType, symbol
 from sparsec.ops import get_op, infer_types, make_node
-from sparsec.ops.recurrent import (
-    BIAS,
-    KERNEL,
-    MASK,
-    RECURRENT_KERNEL,
-    STATES,
-    Recurrent,
-    X,
-    activation_parameters,
-    recurrent_window,
-)
+from sparsec.ops.recurrent import Recurrent, recurrent_window
+from sparsec.ops.sequences import BIAS, KERNEL, MASK, RECURRENT_KERNEL, STATES, X, activation_parameters
 from sparsec.ops.windows import WINDOW_ATTRIBUTES
 
 NATIVE: Final = {"lstm": "LSTM", "gru": "GRU", "simple_rnn": "RNN"}
