@@ -10,9 +10,6 @@ _STRINGS = "and no value of a graph is a string: look the tokens up before the m
 _HASHES = "by FarmHash or SipHash, for which there is no operator: hash before the model, and let the model take integers"
 
 REFUSED = {
-    "ContrastLimitedAdaptiveHistogramEqualization": (
-        "makes a histogram of each tile of each image, for which there is no operator: equalise images before the model"
-    ),
     "FlaxLayer": f"calls a module of Flax, {_FOREIGN}",
     "HashedCrossing": f"hashes crossed features {_HASHES}",
     "Hashing": f"hashes its input {_HASHES}",

@@ -75,16 +75,11 @@ def auto_contrast(layer: Layer) -> Value:
 
     Keras takes the extremes over axes 1 and 2, whatever the data format.
     """
-    bounds = layer.option("value_range", (0, LEVELS))
-    if not isinstance(bounds, list | tuple) or len(bounds) != 2 or not all(isinstance(bound, int | float) for bound in bounds):
-        layer.refuse(f"value_range = {bounds!r}, two numbers were expected")
-    low, high = sorted(float(bound) for bound in bounds)
-    if low == high:
-        layer.refuse(f"value_range = {bounds!r} is empty")
+    low, high = sorted(value_range(layer))
     image = layer.float_input
     if image.rank != 4:
         layer.refuse(f"its input has {image.rank} axes, 4 were expected")
-    x = _moved(layer, image, (low, high), (0.0, LEVELS))
+    x = moved(layer, image, (low, high), (0.0, LEVELS))
     greatest = layer.emit("reduce_max", x, axes=(1, 2), keepdims=True)
     negated = layer.emit("mul", x, layer.like(x, -1.0))
     # The least value with its sign turned.
@@ -94,10 +89,20 @@ def auto_contrast(layer: Layer) -> Value:
     scale = layer.emit("div", layer.like(x, LEVELS), layer.emit("where", varies, spread, layer.like(x, 1.0)))
     stretched = layer.emit("add", layer.emit("mul", x, scale), layer.emit("mul", least, scale))
     result = layer.emit("clip", stretched, minimum=0.0, maximum=LEVELS)
-    return layer.emit("where", varies, _moved(layer, result, (0.0, LEVELS), (low, high)), image)
+    return layer.emit("where", varies, moved(layer, result, (0.0, LEVELS), (low, high)), image)
 
 
-def _moved(layer: Layer, x: Value, source: tuple[float, float], target: tuple[float, float]) -> Value:
+def value_range(layer: Layer) -> tuple[float, float]:
+    """The values between which an image lies, as the configuration states them."""
+    bounds = layer.option("value_range", (0, LEVELS))
+    if not isinstance(bounds, list | tuple) or len(bounds) != 2 or not all(isinstance(bound, int | float) for bound in bounds):
+        layer.refuse(f"value_range = {bounds!r}, two numbers were expected")
+    if bounds[0] == bounds[1]:
+        layer.refuse(f"value_range = {bounds!r} is empty")
+    return float(bounds[0]), float(bounds[1])
+
+
+def moved(layer: Layer, x: Value, source: tuple[float, float], target: tuple[float, float]) -> Value:
     """Values of one range taken to another, in Keras' order of steps."""
     if source == target:
         return x

@@ -247,6 +247,17 @@ def recurrent(layer: Layer) -> tuple[Value, ...]:
     return (output, *(_channels_first(layer, state, 1) for state in outcome.states))
 
 
+@reads("GRUCell", "LSTMCell", "SimpleRNNCell")
+def single_step(layer: Layer) -> tuple[Value, ...]:
+    """A cell outside of an RNN: one step from the states that its call gives."""
+    x, *states = layer.inputs
+    if len(states) != len(STATES[CELLS[layer.class_name]]):
+        layer.refuse(f"is given {len(states)} states where {len(STATES[CELLS[layer.class_name]])} were expected")
+    step = layer.emit("reshape", layer.cast(x, layer.dtype), shape=(0, 1, layer.channels(x)))
+    _, *after = _run(layer, step, None, states, _Order(reverse=False, zero_masked=False))
+    return (after[0], *after)
+
+
 @reads("Bidirectional")
 def bidirectional(layer: Layer) -> tuple[Value, ...]:
     """Bidirectional: a layer and its like, which goes the other way; their outputs merged step by step."""
