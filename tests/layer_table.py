@@ -19,11 +19,12 @@ from typing import Any
 from sparsec.frontends.layer import LAYERS
 from sparsec.frontends.layers.core import AUGMENTATIONS, IDENTITIES
 from sparsec.frontends.refusals import REFUSED
+from sparsec.frontends.tree import snake_case
 
 PAGE = Path(__file__).parents[1] / "docs" / "layers.md"
 
-MODULES = tuple(f"test_frontend_{name}" for name in ("layers", "more_layers", "recurrent", "attention", "masks", "operations"))
-"""The modules of differential tests; of several tests of a class the page names the first."""
+MODULES = tuple(f"test_frontend_{name}" for name in ("layers", "recurrent", "attention", "more_layers", "masks", "operations"))
+"""The modules of differential tests."""
 
 DIFFERENTIAL = "agree"
 """The function that compares with Keras."""
@@ -71,14 +72,15 @@ def keras_classes() -> tuple[LayerClass, ...]:
 
 @cache
 def coverage() -> Mapping[str, str]:
-    """The first differential test of each class, as ``module::function``."""
-    names = {name for each in keras_classes() for name in (each.name, *each.aliases)}
-    own = {alias: each.name for each in keras_classes() for alias in each.aliases}
+    """A differential test of each class, as ``module::function``: the one that bears its name, else the first."""
+    tests = [(f"{module}::{test}", words) for module in MODULES for test, words in _tests(module)]
     found: dict[str, str] = {}
-    for module in MODULES:
-        for test, words in _tests(module):
-            for word in sorted(words & names):
-                found.setdefault(own.get(word, word), f"{module}::{test}")
+    for each in keras_classes():
+        names = {each.name, *each.aliases}
+        covering = [test for test, words in tests if names & words]
+        own = {f"test_{snake_case(name)}" for name in names}
+        if covering:
+            found[each.name] = next((test for test in covering if test.partition("::")[2] in own), covering[0])
     return found
 
 
