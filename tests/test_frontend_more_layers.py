@@ -5,12 +5,13 @@ The models in single precision are compiled too: bundles and ONNX files give the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from edited_files import edited_config
 from keras_models import (
     SAMPLES,
     TOLERANCE,
@@ -28,7 +29,8 @@ from keras_models import (
 )
 
 import sparsec
-from sparsec.errors import InputError
+from sparsec.errors import InputError, UnsupportedLayerError
+from sparsec.frontends import read
 
 SINGLE_IN_KERAS = frozenset(
     {"AutoContrast", "CenterCrop", "ContrastLimitedAdaptiveHistogramEqualization", "Resizing", "UpSampling2D"}
@@ -376,3 +378,72 @@ def test_dead_channels_pass_adaptive_pools_and_crops(wrapped: bool, keras: Any, 
         found += keras_outputs(keras.models.load_model(tmp_path / "small.keras"), batches)
     for output in found:
         assert np.abs(output - wanted).max() <= 1e-4 * np.ptp(wanted)
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------------
+
+Refusal = tuple[tuple[int | None, ...], str, Callable[[Any], Any], str]
+"""The shape and dtype of an input, a layer on it, and what the message says."""
+
+REFUSALS: dict[str, Refusal] = {
+    "lookup backwards": ((4,), "int64", lambda layers: layers.IntegerLookup(vocabulary=[1, 2], invert=True), "invert = True"),
+    "lookup that weighs": (
+        (4,),
+        "int64",
+        lambda layers: layers.IntegerLookup(vocabulary=[1, 2], output_mode="tf_idf", idf_weights=[0.5, 1.0]),
+        "output_mode = 'tf_idf'",
+    ),
+    "lookup that hashes": (
+        (4,),
+        "int64",
+        lambda layers: layers.IntegerLookup(vocabulary=[1, 2], num_oov_indices=2, oov_method="farmhash"),
+        "hashes integers outside of its vocabulary",
+    ),
+    "adapted lookup": ((4,), "int64", lambda layers: adapted_lookup(layers), r"vocabulary=layer.get_vocabulary\(\)"),
+    "angles": ((60, 1), "float32", lambda layers: layers.STFTSpectrogram("angle", frame_length=14), "mode = 'angle'"),
+    "open adaptive pool": ((None, 3), "float32", lambda layers: layers.AdaptiveMaxPooling1D(4), "axis 1 is open"),
+    "open crop": ((None, 5, 3), "float32", lambda layers: layers.CenterCrop(4, 4), "axis 1 is open"),
+    "hashing": ((4,), "int64", lambda layers: layers.Hashing(3), "'hashing' is a Hashing: it hashes"),
+    "more tiles than positions": (
+        (3, 3, 3),
+        "float32",
+        lambda layers: layers.ContrastLimitedAdaptiveHistogramEqualization(tile_grid_size=(8, 8)),
+        "tiles that lie outside",
+    ),
+}
+
+
+def adapted_lookup(layers: Any) -> Any:
+    lookup = layers.IntegerLookup()
+    lookup.adapt(np.array([[3], [5], [5]]))
+    return lookup
+
+
+@pytest.mark.parametrize(("shape", "dtype", "build", "match"), REFUSALS.values(), ids=REFUSALS)
+def test_what_is_refused(
+    shape: tuple[int | None, ...], dtype: str, build: Callable[[Any], Any], match: str, keras: Any
+) -> None:
+    keras.backend.clear_session()
+    x = keras.Input(shape, dtype=dtype)
+    model = keras.Model(x, build(keras.layers)(x))
+    with pytest.raises(UnsupportedLayerError, match=match):
+        read(model)
+
+
+LOCAL = Path(__file__).parent / "frozen" / "tf_keras-2.21.0" / "local.keras"
+
+EDITS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "implementation": ("LocallyConnected2D", {"implementation": 2}, "only implementation = 1"),
+    "padding": ("LocallyConnected1D", {"padding": "same"}, "valid padding"),
+    "batch": ("BatchNormalization", {"axis": [0, 1]}, "axes after the batch"),
+    "other sizes": ("BatchNormalization", {"axis": [1, 2]}, "is stored with shape"),
+}
+
+
+@pytest.mark.parametrize(("class_name", "changes", "match"), EDITS.values(), ids=EDITS)
+def test_files_that_are_refused(class_name: str, changes: dict[str, Any], match: str, tmp_path: Path) -> None:
+    def edit(layers: list[dict[str, Any]]) -> None:
+        next(layer for layer in layers if layer["class_name"] == class_name)["config"].update(changes)
+
+    with pytest.raises(UnsupportedLayerError, match=match):
+        read(edited_config(LOCAL, tmp_path / "edited.keras", edit))

@@ -472,3 +472,16 @@ def outputs_of_every_kind() -> keras.Model:
     inputs = keras.Input((8,))
     hidden = L.Dense(5, activation="relu", name="hidden")(inputs)
     return keras.Model(inputs, [hidden, L.Dense(2, name="head")(hidden), inputs, hidden])
+
+
+@model
+def normalised_by_sample() -> keras.Model:
+    """Statistics of each sample, windows that follow from sizes."""
+    x = inputs = keras.Input((18, 15, 3))
+    x = L.CenterCrop(16, 14)(x)
+    x = L.GroupNormalization(4)(L.Conv2D(12, 3, padding="same", use_bias=False)(x))
+    x = L.AdaptiveMaxPooling2D((7, 6))(L.Activation("silu")(x))
+    x = L.RMSNormalization()(L.Conv2D(10, 3)(x))
+    x = L.AdaptiveAveragePooling2D((3, 2))(L.Conv2D(8, 1, activation="relu")(x))
+    x = L.UnitNormalization()(L.Dense(6)(L.Flatten()(x)))
+    return keras.Model(inputs, L.Dense(3, activation="softmax")(x))
