@@ -45,6 +45,7 @@ WEAKER = (
     "max_pool makes of it what is no multiple of a known map",
     "batch_norm shifts a constant that is not the same at every position",
     "a constant behind zero padding is not a bias at the borders",
+    "it is concatenated along positions with channels that are not dead, or have other constants",
 )
 """Reasons for which some channels stay that could go: rules that are weaker than they might be."""
 

@@ -1,8 +1,8 @@
 """Random Keras models of everything that shrinking has rules for.
 
 A model is a function of its *recipe*: a few blocks, each a short row of numbers that its choices are read from. A seed gives a
-recipe, Hypothesis draws one, and ``tests/random_models_tool.py`` makes one that fails smaller by taking out blocks and numbers. A
-row that ends gives zeros, and zero is the simplest choice everywhere.
+recipe, Hypothesis draws one, and ``tests/random_models_tool.py`` makes one that fails smaller by taking out blocks and numbers.
+A row that ends gives zeros, and zero is the simplest choice everywhere.
 """
 
 from __future__ import annotations
