@@ -41,10 +41,11 @@ TOGETHER = (
 
 WEAKER = (
     "it carries others that are constant",
-    "prelu makes its border differ by channel",
-    "max_pool makes of it what is no multiple of a known map",
-    "batch_norm shifts a constant that is not the same at every position",
+    "makes its border differ by channel",
+    "makes of it what is no multiple of a known map",
+    "shifts a constant that is not the same at every position",
     "a constant behind zero padding is not a bias at the borders",
+    "a constant with a border of zeros is not a bias",
     "it is concatenated along positions with channels that are not dead, or have other constants",
 )
 """Reasons for which some channels stay that could go: rules that are weaker than they might be."""
