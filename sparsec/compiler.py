@@ -227,7 +227,7 @@ def compile(  # noqa: A001
         source: the path of a ``.keras``, ``.h5`` or ``.hdf5`` file, or a model in memory.
         shrink: whether channels that pruning killed are removed.
         round_to: keep just enough of them to make the width of every layer a multiple of this, for targets that are slow with
-            odd widths; ``auto`` does so for depthwise convolutions alone, 1 for none.
+            odd widths; ``auto`` is 8 or 4 in models with depthwise convolutions, and else 1, for none.
         encoding: of the weight matrices: ``auto``, ``dense``, ``csr``, ``coo`` or ``bitmap``.
         level: of bundles: ``plain`` is smaller, ``stored`` can be mapped into memory.
         onnx_weights: in ONNX files: ``dense``, ``sparse``, or ``auto`` for whichever is smaller.

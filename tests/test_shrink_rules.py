@@ -43,7 +43,7 @@ def proven(graph: Graph, small: Graph) -> None:
         assert np.abs(a - b).max() <= EXACT * np.abs(a).max()
 
 
-def shrunk(graph: Graph, multiple: int = 1) -> tuple[Graph, list[Decision]]:
+def shrunk(graph: Graph, multiple: int | None = 1) -> tuple[Graph, list[Decision]]:
     small, _, decisions = shrink(graph, multiple)
     proven(graph, small)
     again, plan, _ = shrink(small, multiple)
@@ -326,3 +326,30 @@ def test_widths_are_rounded_up_where_the_layer_has_that_many(multiple: int, widt
     assert kernel_of(small, third).shape[-1] == widths[1]
     rounded = f"widths are rounded up to a multiple of {multiple}"
     assert any(rounded in reason for reason in outcomes(decisions, "refused")) == (widths != (9, 7))
+
+
+@pytest.mark.parametrize(
+    ("width", "dead", "with_depthwise", "left"),
+    [
+        (48, 11, True, 40),  # 37 are alive
+        (48, 11, False, 37),
+        (48, 27, True, 24),  # below 32 to a multiple of 4
+        (44, 3, True, 44),  # 48 are more than there are
+        (18, 1, True, 17),  # no multiple fits
+        (12, 7, True, 5),  # narrow ones stay as they are
+    ],
+)
+def test_widths_are_rounded_by_themselves_where_there_is_a_depthwise_convolution(
+    width: int, dead: int, with_depthwise: bool, left: int
+) -> None:
+    g = builder(dead=0.0)
+    x = g.node("relu", conv(g, g.start((6, 6, 8)), width, 1))
+    (first,) = g.planted
+    g.weights[f"{first}/kernel"][..., :dead] = 0
+    g.weights[f"{first}/bias"][:dead] = 0
+    x = g.node("relu", conv(g, x, 8, 3))
+    if with_depthwise:
+        x = g.depthwise(x, "same")
+    small, decisions = shrunk(g.graph(conv(g, x, 3, 3)), None)
+    assert kernel_of(small, first).shape[-1] == left
+    assert any("widths are rounded up" in reason for reason in outcomes(decisions, "refused")) == (left != width - dead)

@@ -65,7 +65,8 @@ def command(
     round_to: Annotated[
         str,
         typer.Option(
-            metavar="N|auto", help="Keep just enough dead channels to make widths a multiple of N; auto: of depthwise layers."
+            metavar="N|auto",
+            help="Keep just enough dead channels to make widths a multiple of N; auto: where depthwise layers want it.",
         ),
     ] = "auto",
     encoding: Annotated[Encoding, typer.Option(help="How weight matrices are stored in a bundle.")] = Encoding.auto,

@@ -39,8 +39,8 @@ def optimise(
     Args:
         graph: a graph as a front-end read it.
         shrink: whether channels that pruning killed are removed.
-        round_to: keep as many of them as make widths a multiple of this; ``None`` for what depthwise convolutions are fast
-            with.
+        round_to: keep as many of them as make widths a multiple of this; ``None`` for what models with depthwise
+            convolutions are fast with.
         progress: called with the name of each pass before it runs.
 
     Raises:

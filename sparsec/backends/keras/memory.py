@@ -34,8 +34,8 @@ def shrink(model: keras.Model, round_to: Rounding = "auto") -> keras.Model:
 
     Args:
         model: a Sequential or Functional model of Keras 3 or tf_keras.
-        round_to: keep just enough dead channels to make the width of every layer a multiple of this; ``auto`` does so for
-            depthwise convolutions alone, 1 for none.
+        round_to: keep just enough dead channels to make the width of every layer a multiple of this; ``auto`` is 8 or 4
+            in models with depthwise convolutions, and else 1, for none.
 
     Raises:
         InputError: the object is no Keras model, or a layer that would lose channels cannot be rebuilt smaller.

@@ -57,7 +57,7 @@ def analyse(graph: Graph, types: dict[str, TensorType], multiple: int | None = 1
         graph: the graph.
         types: of its values.
         multiple: keep as many dead channels as make the width of every linear operator a multiple of this; ``None`` for what
-            depthwise convolutions are fast with.
+            models with depthwise convolutions are fast with.
     """
     classes, views, pinned = tie_graph(graph, types)
     constants = _forward(graph, types, views)

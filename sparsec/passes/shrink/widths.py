@@ -18,15 +18,17 @@ EQUAL_BLOCKS = "groups and heads stay equally large"
 
 MULTIPLE = "widths are rounded up to a multiple of {}"
 
-DEPTHWISE_MULTIPLE = 4
-"""ONNX Runtime leaves its blocked layout for depthwise convolutions of another number of channels, at twice the time
-(benchmarks/results/widths.md); the widths of other operators make no difference beyond that of their size."""
+FAST = ((32, 8), (8, 4))
+"""What ``auto`` rounds widths up to: from so many channels on, the first multiple that fits.
 
+ONNX Runtime leaves its blocked layout for a convolution whose number of input channels is no multiple of 4, and a depthwise one
+then takes five times as long. Blocks have 8 or 16 channels; what is missing in the last one is computed for nothing. Without
+depthwise convolutions nothing is gained (benchmarks/results/widths.md)."""
 
 AUTO = "auto"
 
 Rounding = int | Literal["auto"]
-"""To which multiple widths are rounded up: a number, or what depthwise convolutions are fast with."""
+"""To which multiple widths are rounded up: a number, or what networks with depthwise convolutions are fast with."""
 
 
 def multiple_of(round_to: int | str) -> int | None:
@@ -76,26 +78,29 @@ def _some(ids: Ids, removed: Mask, count: int) -> list[int]:
 def rounded_up(views: Sequence[RuledNode], classes: Classes, removed: Mask, multiple: int | None) -> dict[int, str]:
     """Classes that make the width of every linear operator's output a multiple, where its channels allow it.
 
-    ``None`` rounds depthwise convolutions alone, to :data:`DEPTHWISE_MULTIPLE`.
+    ``None`` rounds as :data:`FAST` says where there is a depthwise convolution, else not at all.
     """
     new: dict[int, str] = {}
-    depthwise = multiple is None
-    multiple = DEPTHWISE_MULTIPLE if multiple is None else multiple
-    if multiple == 1:
+    if multiple is None and not any(view.node.op == "depthwise_conv" and view.is_weight(1) for view, _, _ in views):
         return new
     removed = removed.copy()
     for view, rule, _ in views:
         if rule is None or not get_op(view.node.op).matrix_rows or not view.is_weight(1):
             continue
-        if depthwise and view.node.op != "depthwise_conv":
-            continue
         ids = classes.values[view.node.outputs[0]]
         gone = ids[removed[ids]]
-        wanted = -(ids.size - gone.size) % multiple
+        chosen = _fitting(ids.size - gone.size, ids.size, multiple)
+        wanted = (gone.size - ids.size) % chosen
         # Where a class stands for several channels of the value, no number of classes may be the right one.
-        if not 0 < wanted <= gone.size or np.unique(gone).size < gone.size:
+        if not wanted or np.unique(gone).size < gone.size:
             continue
         for class_ in gone[:wanted].tolist():
             removed[class_] = False
-            new[class_] = MULTIPLE.format(multiple)
+            new[class_] = MULTIPLE.format(chosen)
     return new
+
+
+def _fitting(left: int, width: int, multiple: int | None) -> int:
+    """The multiple to which ``left`` of ``width`` channels are rounded up; 1 where there are not that many."""
+    choices = [choice for least, choice in FAST if left >= least] if multiple is None else [multiple]
+    return next((choice for choice in choices if left + -left % choice <= width), 1)
