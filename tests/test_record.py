@@ -65,6 +65,14 @@ def test_multiply_accumulates_of_products_of_computed_values():
     assert macs_of(Graph(sources, (Port("y", "y"),), nodes, {})) == 5 * 6 * 7
 
 
+def test_multiply_accumulates_of_recurrence():
+    weights = {"kernel": np.ones((3, 16), np.float32), "recurrent": np.ones((4, 16), np.float32)}
+    options = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+    node = make_node("lstm", "lstm", ["x", "kernel", "", "recurrent"], ["y", "h", "c"], **options)
+    source = Input("x", TensorType("float32", (symbol(BATCH), 7, 3)))
+    assert macs_of(Graph((source,), (Port("y", "y"),), (node,), weights)) == 7 * (3 + 4) * 16
+
+
 def test_multiply_accumulates_that_depend_on_open_sizes_are_not_known():
     graph = one_node("conv", (None, 6, 4), (1, 1, 4, 8), groups=1, **SQUARE)
     (layer,) = layer_facts(graph)

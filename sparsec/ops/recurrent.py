@@ -16,7 +16,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from sparsec.errors import GraphError
-from sparsec.ir import Array, Attrs, AttrValue, Shape, TensorType
+from sparsec.ir import Array, Attrs, AttrValue, Dim, Shape, TensorType, product
 from sparsec.ops.activations import CELL_ACTIVATIONS, Arrays, Emitter
 from sparsec.ops.base import (
     Attribute,
@@ -104,6 +104,11 @@ class Recurrent(Op):
         expect_shape(kernel, (x.shape[-1], self.gates * units), "kernel")
         expect_shape(recurrent, (units, self.gates * units), "recurrent_kernel")
         return (x.shape[0], units)
+
+    def macs(self, attrs: Attrs, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> Dim:
+        # At every step and position all elements of both kernels; products within the cell are no sums.
+        kernels = (required(inputs, KERNEL, "kernel"), required(inputs, RECURRENT_KERNEL, "recurrent_kernel"))
+        return product(outputs[0].shape[:-1]) * sum((product(kernel.shape) for kernel in kernels), start=0)
 
     def bias_shape(self, attrs: Attrs, units: int) -> Shape:
         """The shape of the bias."""
