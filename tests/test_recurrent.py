@@ -537,7 +537,7 @@ def test_random_networks_shrink_exactly(seed: int) -> None:
     for _ in range(3):
         op, attrs = RESETS[rng.integers(len(RESETS))]
         further = ["m"] if mask and rng.random() < 0.5 else []
-        x, *states = net.recurrent(
+        x, *_states = net.recurrent(
             op,
             x,
             channels,
