@@ -194,7 +194,7 @@ def _inspect_onnx(path: Path) -> Inspection:
         nonzeros = int(np.count_nonzero(values))
         name = tensor.values.name
         weights.append(
-            WeightFacts(name, shape, values.dtype.name, size - nonzeros, 0, 0, size * values.itemsize, "sparse_initializer")
+            WeightFacts(name, shape, values.dtype.name, size - nonzeros, 0, 0, 0, size * values.itemsize, "sparse_initializer")
         )
     readers = {name: node.op_type for node in reversed(model.graph.node) for name in node.input}
     layers = tuple(LayerFacts(w.path, (readers.get(w.path, "unused"),), w.shape, (w,), None) for w in weights)

@@ -12,7 +12,7 @@ from sparsec.encodings import POSITIONS
 from sparsec.encodings.stored import matrix_shape, to_matrix
 from sparsec.ir import Array, Graph, Shape
 from sparsec.lowering import matrix_rows
-from sparsec.ops import infer_types, node_macs
+from sparsec.ops import get_op, infer_types, node_macs
 from sparsec.program import EncodingNote
 
 
@@ -25,8 +25,9 @@ class WeightFacts:
         shape: its shape.
         dtype: its dtype.
         zeros: the number of elements that are zero.
-        units: the rows of its matrix view, the output channels; 0 for what no operator reads as a matrix.
-        zero_units: how many of them hold zeros only.
+        units: the output channels to which the rows of its matrix view belong; 0 for what no operator reads as a matrix.
+        zero_units: how many of them have zeros only.
+        channels: the same for the kernel that makes a layer's channels, 0 for others, such as the recurrent kernel of an LSTM.
         dense_bytes: the bytes of the values themselves.
         encoding: how it is stored; empty where nothing was chosen.
         bytes: the bytes in a bundle by encoding, estimated after compression; encodings that cannot win may be missing.
@@ -38,6 +39,7 @@ class WeightFacts:
     zeros: int
     units: int
     zero_units: int
+    channels: int
     dense_bytes: int
     encoding: str = ""
     bytes: Mapping[str, int] = field(default_factory=dict)
@@ -143,7 +145,7 @@ def layer_facts(
         encodings: how each weight is stored, where that is not what lowering chose.
     """
     types = infer_types(graph)
-    rows = matrix_rows(graph)
+    rows, roles = matrix_rows(graph), _roles(graph)
     operators: dict[str, dict[str, None]] = {}
     shapes: dict[str, Shape] = {}
     owned: dict[str, list[str]] = {}
@@ -164,13 +166,38 @@ def layer_facts(
             tuple(ops),
             tuple(dim if isinstance(dim, int) else str(dim) for dim in shapes[layer]),
             tuple(
-                weight_facts(path, graph.weights[path], rows.get(path), (notes or {}).get(path), (encodings or {}).get(path))
+                weight_facts(
+                    path,
+                    graph.weights[path],
+                    rows.get(path),
+                    (notes or {}).get(path),
+                    (encodings or {}).get(path),
+                    roles.get(path, _Role()),
+                )
                 for path in owned.get(layer, ())
             ),
             total_of(macs[layer]),
         )
         for layer, ops in operators.items()
     )
+
+
+@dataclass(frozen=True)
+class _Role:
+    """What an operator takes a matrix for: how many rows belong to one channel, and whether it makes the channels."""
+
+    gates: int = 1
+    makes: bool = True
+
+
+def _roles(graph: Graph) -> dict[str, _Role]:
+    found: dict[str, _Role] = {}
+    for node in graph.nodes:
+        op = get_op(node.op)
+        for index in op.matrix_rows:
+            if index < len(node.inputs):
+                found.setdefault(node.inputs[index], _Role(op.gates, index == min(op.matrix_rows)))
+    return found
 
 
 def total_of(counts: Iterable[int | None]) -> int | None:
@@ -184,7 +211,12 @@ def total_of(counts: Iterable[int | None]) -> int | None:
 
 
 def weight_facts(
-    path: str, array: Array, rows: tuple[int, ...] | None, note: EncodingNote | None = None, encoding: str | None = None
+    path: str,
+    array: Array,
+    rows: tuple[int, ...] | None,
+    note: EncodingNote | None = None,
+    encoding: str | None = None,
+    role: _Role = _Role(),
 ) -> WeightFacts:
     """The facts about one weight.
 
@@ -194,11 +226,12 @@ def weight_facts(
         rows: the axes that make up the rows of its matrix view; ``None`` for what is no matrix.
         note: what lowering found about it.
         encoding: how it is stored, where that is not what lowering chose.
+        role: what it is a matrix for.
     """
     units = zero_units = 0
     if rows is not None:
-        units = matrix_shape(array.shape, rows)[0]
-        zero_units = units - int(np.count_nonzero(to_matrix(array, rows).any(axis=1)))
+        units = matrix_shape(array.shape, rows)[0] // role.gates
+        zero_units = units - int(np.count_nonzero(to_matrix(array, rows).any(axis=1).reshape(role.gates, -1).any(axis=0)))
     return WeightFacts(
         path,
         tuple(int(size) for size in array.shape),
@@ -206,6 +239,7 @@ def weight_facts(
         array.size - int(np.count_nonzero(array)),
         units,
         zero_units,
+        units if role.makes else 0,
         array.nbytes,
         encoding or (note.encoding if note is not None else ""),
         dict(note.candidates) if note is not None else {},

@@ -117,10 +117,10 @@ def _outcome(before: LayerFacts, after: LayerFacts | None, decisions: Sequence[D
 
 
 def _channels(before: LayerFacts, after: LayerFacts | None, decisions: Sequence[Decision]) -> Channels | None:
-    units = sum(weight.units for weight in before.weights)
+    units = sum(weight.channels for weight in before.weights)
     if not units:
         return None
-    kept = sum(weight.units for weight in after.weights) if after is not None else 0
+    kept = sum(weight.channels for weight in after.weights) if after is not None else 0
     counts = {"merged": 0, "refused": 0}
     for decision in decisions:
         if decision.outcome in counts:

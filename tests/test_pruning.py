@@ -606,6 +606,51 @@ def test_units_that_a_reshape_makes_positions_are_one_unit():
     assert np.unique(gone["a"] % 6).size == 3
 
 
+def recurrent(op, gates, **attrs):
+    net = Net(7, 5)
+    sizes = {"kernel": (5, gates * 8), "recurrent_kernel": (8, gates * 8), "bias": (2, gates * 8) if attrs else (gates * 8,)}
+    kernel, recurrent_kernel, bias = (net.weight(f"a/{name}", *shape) for name, shape in sizes.items())
+    outputs = ["a", "a_h", "a_c"] if op == "lstm" else ["a", "a_h"]
+    activations = {"activation": "tanh", **({"recurrent_activation": "sigmoid"} if gates > 1 else {})}
+    node = make_node(op, "a", ["x", kernel, bias, recurrent_kernel], outputs, "a", **activations, **attrs)
+    types = {**net.types, **{path: TensorType(a.dtype.name, a.shape) for path, a in net.weights.items()}}
+    net.types.update(zip(outputs, infer_node(node, types), strict=True))
+    net.nodes.append(node)
+    return net.model(net.dense("out", net.op("reduce_mean", "mean", "a", axes=(1,)), 3))
+
+
+@pytest.mark.parametrize(
+    ("op", "gates", "attrs"), [("simple_rnn", 1, {}), ("lstm", 4, {}), ("gru", 3, {"reset_after": True})], ids=lambda x: str(x)
+)
+def test_a_unit_of_a_recurrent_layer_goes_with_all_its_gates(op, gates, attrs):
+    model = recurrent(op, gates, **attrs)
+    found = plan(model, 0.5, whole=True)
+    (inputs, states, out) = found.report.layers
+    assert (inputs.units, inputs.pruned_units, states.pruned_units, out.kept) == (8, 4, 4, "output layer")
+    gone = [np.flatnonzero(found.zeros[f"a/{name}"].reshape(gates, 8)[0]) for name in ("kernel", "recurrent_kernel")]
+    assert np.array_equal(*gone)
+    energies = sum(
+        np.square(model.graph.weights[f"a/{name}"]).sum(axis=0).reshape(gates, 8).sum(axis=0)
+        for name in ("kernel", "recurrent_kernel")
+    )
+    assert set(gone[0]) == set(np.argsort(energies)[:4])
+    before = model.graph.with_nodes(model.graph.nodes, pruned(model, found))
+    small, _, _ = shrink(simplify(before))
+    assert small.weights["a/recurrent_kernel"].shape == (4, gates * 4)
+    x = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
+    np.testing.assert_allclose(evaluate_graph(small, [x])[0], evaluate_graph(before, [x])[0], atol=1e-6)
+
+
+def test_every_head_of_an_attention_is_pruned_alike():
+    net = Net(6, 10)
+    q, k, v = (net.dense(name, "x", 12) for name in ("q", "k", "v"))
+    y = net.op("attention", "y", q, k, v, heads=3, kv_heads=3, scale=0.5)
+    model = net.model(net.dense("out", net.op("reduce_mean", "mean", y, axes=(1,)), 3))
+    gone = pruned_units(plan(model, 0.5))
+    assert np.array_equal(gone["q"], gone["k"])
+    assert [np.bincount(gone[name] // 4).tolist() for name in ("q", "v")] == [[2, 2, 2], [2, 2, 2]]
+
+
 def test_a_group_with_a_layer_that_stays_stays_as_a_whole():
     model = residual()
     kept = reports(plan(model, 0.5, skip=("c",)))

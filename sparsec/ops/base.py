@@ -81,6 +81,7 @@ class Op(ABC):
         attributes: its attributes by name.
         matrix_rows: for every input that can be a weight matrix, the axes that make up the rows of its 2-D view
             (the output channels); the remaining axes, in order, are the columns.
+        gates: how many rows of a weight's matrix make up one output channel; they stand gate after gate.
         channels: how facts about channels flow through it; ``None`` makes it opaque: its channels stay.
     """
 
@@ -88,6 +89,7 @@ class Op(ABC):
     inputs: ClassVar[tuple[str, ...]]
     attributes: ClassVar[Mapping[str, Attribute]] = {}
     matrix_rows: ClassVar[Mapping[int, tuple[int, ...]]] = {}
+    gates: ClassVar[int] = 1
     channels: ClassVar[ChannelRule | None] = None
 
     @abstractmethod

@@ -67,11 +67,9 @@ class Recurrent(Op):
     """Base of the operators over sequences.
 
     Attributes:
-        gates: how many gates the kernels hold.
         state_names: of the states; the first one is the output of a step.
     """
 
-    gates: ClassVar[int]
     state_names: ClassVar[tuple[str, ...]]
     matrix_rows: ClassVar = {KERNEL: (-1,), RECURRENT_KERNEL: (-1,)}
 

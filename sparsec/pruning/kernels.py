@@ -73,13 +73,10 @@ def find_kernels(graph: Graph) -> tuple[Kernel, ...]:
 
 
 def _kernel(path: str, nodes: list[Node], graph: Graph) -> Kernel:
-    node, shape, gates = nodes[0], graph.weights[path].shape, 1
-    index = node.inputs.index(path)
-    axes = tuple(sorted(axis % len(shape) for axis in get_op(node.op).matrix_rows[index]))
-    if len(KERNELS[node.op]) > 1:
-        recurrent = graph.weights[node.inputs[KERNELS[node.op][-1]]].shape
-        gates = recurrent[-1] // recurrent[-2]
-    return Kernel(path, node.layer or path, shape, axes, tuple(node.outputs[0] for node in nodes), gates)
+    node, shape = nodes[0], graph.weights[path].shape
+    op = get_op(node.op)
+    axes = tuple(sorted(axis % len(shape) for axis in op.matrix_rows[node.inputs.index(path)]))
+    return Kernel(path, node.layer or path, shape, axes, tuple(node.outputs[0] for node in nodes), op.gates)
 
 
 def find_output_layers(graph: Graph, kernels: Iterable[Kernel]) -> frozenset[str]:
