@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from keras_models import fill, keras_outputs, random_inputs
 
+from sparsec.backends.keras import shrink as shrink_model
+from sparsec.backends.keras import write_keras
 from sparsec.backends.onnx import OPSETS, to_model
+from sparsec.errors import InputError
+from sparsec.frontends import read
 from sparsec.ir import BATCH, Array, Graph, Input, Port, TensorType, symbol
 from sparsec.kernels import KERNELS, TENSOR, RecurrentTask, Task, WeightStore, bind_recurrent
 from sparsec.kernels.recurrent import RecurrentChoice
@@ -24,6 +30,7 @@ from sparsec.ops.recurrent import Recurrent
 from sparsec.passes import optimise
 from sparsec.passes.report import Decision
 from sparsec.passes.shrink import shrink
+from sparsec.passes.simplify import simplify
 from sparsec.program import Program
 from sparsec.runtime import Model
 
@@ -598,3 +605,127 @@ def test_filters_of_conv_lstm_go(padding: str) -> None:
     assert small.weights["l/recurrent"].shape == (3, filters - 2, 4 * (filters - 2))
     # Behind zero padding a constant is no bias, and there is no other channel that could carry it.
     assert small.weights["l/kernel"].shape[1] == (5 if padding == "same" else 4)
+
+
+# --- writing back ------------------------------------------------------------------------------------------------------
+
+
+def written_back(model: Any, folder: Path, suffix: str) -> Any:
+    """The model that Keras loads from what is written of a pruned one's file."""
+    import keras
+
+    source, out = folder / f"before{suffix}", folder / f"after{suffix}"
+    model.save(source)
+    write_keras(source, shrink(simplify(read(source).graph))[1], out)
+    return keras.models.load_model(out)
+
+
+def kill(model: Any, layer: str, units: Sequence[int], gates: int, prefix: str = "") -> None:
+    """Zero everything that belongs to some units of a layer's cell."""
+    for weight in model.get_layer(layer).weights:
+        name = weight.path.rpartition("/")[2]
+        if prefix in weight.path and name in ("kernel", "recurrent_kernel", "bias"):
+            values = np.array(weight)
+            count = values.shape[-1] // gates
+            values[..., [gate * count + unit for gate in range(gates) for unit in units]] = 0
+            weight.assign(values)
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    import keras
+
+    return keras
+
+
+def test_recurrent_layers_are_written_back(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    x = keras.Input((STEPS, CHANNELS))
+    y = layers.LSTM(6, return_sequences=True, name="lstm")(x)
+    y = layers.Bidirectional(layers.GRU(5, return_sequences=True), name="both")(y)
+    y = layers.TimeDistributed(layers.Dense(4, activation="relu"), name="each")(y)
+    cells = [layers.LSTMCell(4, name="one"), layers.GRUCell(5, name="two", reset_after=False)]
+    y = layers.RNN(cells, return_sequences=True, name="stack")(y)
+    y = layers.RNN(layers.GRUCell(4), return_sequences=True, name="single")(y)
+    y = layers.SimpleRNN(4, name="simple", go_backwards=True)(y)
+    model = keras.Model(x, layers.Dense(3)(y))
+    fill(model)
+    kill(model, "lstm", [1, 4], 4)
+    kill(model, "both", [0], 3, "forward")
+    kill(model, "both", [3], 3, "backward")
+    kill(model, "each", [1, 2], 1)
+    kill(model, "stack", [3], 4, "one")
+    kill(model, "stack", [0, 4], 3, "two")
+    kill(model, "single", [2], 3)
+    kill(model, "simple", [2], 1)
+    batches = random_inputs(model)
+    wanted = keras_outputs(model, batches)
+    small = shrink_model(model)
+    for after in (written_back(model, tmp_path, ".keras"), written_back(model, tmp_path, ".h5"), small):
+        close(keras_outputs(after, batches), wanted, 1e-5)
+        assert after.count_params() == small.count_params() < model.count_params()
+        assert after.get_layer("lstm").units == 4
+        assert after.get_layer("both").forward_layer.units == 4
+        assert after.get_layer("both").backward_layer.units == 4
+        assert after.get_layer("each").layer.units == 2
+        assert [cell.units for cell in after.get_layer("stack").cell.cells] == [3, 3]
+        assert after.get_layer("single").cell.units == 3
+        assert after.get_layer("simple").units == 3
+
+
+def test_filters_of_conv_lstm_are_written_back(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    x = keras.Input((STEPS, 6, 6, 2))
+    y = layers.ConvLSTM2D(5, 3, padding="same", return_sequences=True, name="first")(x)
+    y = layers.TimeDistributed(layers.Conv2D(4, 2, activation="relu"), name="each")(y)
+    y = layers.ConvLSTM2D(4, 2, name="last")(y)
+    model = keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D()(y)))
+    fill(model)
+    kill(model, "first", [0, 3], 4)
+    kill(model, "each", [1], 1)
+    kill(model, "last", [2], 4)
+    batches = random_inputs(model)
+    wanted = keras_outputs(model, batches)
+    for after in (written_back(model, tmp_path, ".keras"), written_back(model, tmp_path, ".h5"), shrink_model(model)):
+        close(keras_outputs(after, batches), wanted, 1e-5)
+        assert (after.get_layer("first").filters, after.get_layer("last").filters) == (3, 3)
+        assert after.get_layer("each").layer.filters == 3
+
+
+def test_constants_move_into_the_bias_of_a_recurrent_layer(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    x = keras.Input((STEPS, CHANNELS))
+    y = layers.Dense(6, activation="relu", name="dense")(x)
+    model = keras.Model(x, layers.Dense(2)(layers.Bidirectional(layers.GRU(4), merge_mode="ave")(y)))
+    fill(model)
+    kernel, bias = model.get_layer("dense").get_weights()
+    kernel[:, [0, 2]], bias[[0, 2]] = 0, [0.7, 0.4]
+    model.get_layer("dense").set_weights([kernel, bias])
+    batches = random_inputs(model)
+    after = written_back(model, tmp_path, ".keras")
+    close(keras_outputs(after, batches), keras_outputs(model, batches), 1e-5)
+    assert after.get_layer("dense").units == 4
+
+
+def test_directions_of_unequal_widths_are_refused(keras: Any, tmp_path: Path) -> None:
+    """Keras would take the output for twice as wide as the forward layer's."""
+    layers = keras.layers
+    x = keras.Input((STEPS, CHANNELS))
+    model = keras.Model(x, layers.Dense(2)(layers.Bidirectional(layers.LSTM(4), name="both")(x)))
+    fill(model)
+    kill(model, "both", [1], 4, "forward")
+    with pytest.raises(InputError, match=r"'both' .*its directions would have 3 and 4 units"):
+        written_back(model, tmp_path, ".keras")
+
+
+def test_a_cell_that_would_need_a_bias_is_refused(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    x = keras.Input((STEPS, CHANNELS))
+    y = layers.Dense(6, activation="relu", name="dense")(x)
+    model = keras.Model(x, layers.Dense(2)(layers.LSTM(4, use_bias=False, name="lstm")(y)))
+    fill(model)
+    kernel, bias = model.get_layer("dense").get_weights()
+    kernel[:, [0, 2]], bias[[0, 2]] = 0, [0.7, 0.4]
+    model.get_layer("dense").set_weights([kernel, bias])
+    with pytest.raises(InputError, match=r"'lstm' \(LSTM\) loses channels.*a cell would need a bias that it has not"):
+        written_back(model, tmp_path, ".keras")

@@ -7,6 +7,7 @@ configuration. A class without a function cannot lose channels in a written file
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,6 +17,7 @@ from sparsec.errors import InputError
 from sparsec.frontends.layers.core import IDENTITIES
 from sparsec.frontends.layers.products import EQUATION, Equation
 from sparsec.frontends.options import Options, array_value
+from sparsec.frontends.tree import numbered_names
 from sparsec.passes.shrink import WeightEdit
 
 
@@ -58,6 +60,19 @@ class EditedLayer:
         if self.edit.bias is not None and self._class_name not in OTHER_BIASES:
             self.config["use_bias"] = True
 
+    def part(self, name: str, option: str) -> EditedLayer:
+        """A part that is a layer of its own, whose configuration stands in an option.
+
+        Raises:
+            InputError: the option holds a model.
+        """
+        inner = self.config[option]
+        class_name, config = str(inner["class_name"]), inner["config"]
+        if isinstance(config.get("layers"), list):
+            self.refuse("a model inside a layer cannot be made smaller")
+        weights = {path.removeprefix(f"{name}/"): shape for path, shape in self.weights.items() if path.startswith(f"{name}/")}
+        return EditedLayer(f"{self._subject}, {name}", class_name, config, self.edit, list(weights.values()), weights)
+
     def size(self, variable: int, axis: int) -> int:
         """The new size of one axis of a variable."""
         return self._shapes[variable][axis]
@@ -91,8 +106,8 @@ class EditedLayer:
                 self.refuse(f"its {name} holds an array, which fits the old shape alone")
 
 
-OTHER_BIASES = frozenset({"EinsumDense"})
-"""The classes that have an option of their own for their bias."""
+OTHER_BIASES = frozenset({"EinsumDense", "TimeDistributed"})
+"""The classes that state otherwise that they have a bias."""
 
 RULES: dict[str, Callable[[EditedLayer], None]] = {}
 """The function of every class that can lose channels."""
@@ -220,6 +235,80 @@ def group_query_attention(layer: EditedLayer) -> None:
 def _check_no_bias(layer: EditedLayer) -> None:
     if layer.edit.bias is not None:
         layer.refuse("one of its projections would need a bias, and all have one or none")
+
+
+# --- recurrent layers --------------------------------------------------------------------------------------------------
+
+
+def _units(layer: EditedLayer, cell: str) -> int:
+    """The units of a cell; what is written of how cells were built is dropped, since it states the old ones."""
+    if layer.edit.bias is not None:
+        layer.refuse("a cell would need a bias that it has not")
+    forget_builds(layer.config)
+    return layer.weights[f"{cell}/recurrent_kernel"][-2]
+
+
+@edits("LSTM", "GRU", "SimpleRNN")
+def recurrent(layer: EditedLayer) -> None:
+    """LSTM, GRU, SimpleRNN: units."""
+    layer.config["units"] = _units(layer, "cell")
+
+
+@edits("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+def conv_lstm(layer: EditedLayer) -> None:
+    """ConvLSTM1D, ConvLSTM2D, ConvLSTM3D: filters."""
+    layer.config["filters"] = _units(layer, "cell")
+
+
+@edits("RNN")
+def rnn(layer: EditedLayer) -> None:
+    """RNN: the units of its cells."""
+    cell = layer.config["cell"]
+    if cell["class_name"] != "StackedRNNCells":
+        cell["config"]["units"] = _units(layer, "cell")
+        return
+    cells = cell["config"]["cells"]
+    for name, item in zip(numbered_names([item["class_name"] for item in cells]), cells, strict=True):
+        item["config"]["units"] = _units(layer, f"cell/cells/{name}")
+
+
+@edits("Bidirectional")
+def bidirectional(layer: EditedLayer) -> None:
+    """Bidirectional: each direction by itself; Keras 2 states the one that goes backwards only if it is another one."""
+    forward = layer.config["layer"]
+    if layer.config.get("backward_layer") is None:
+        options = {**deepcopy(forward["config"]), "go_backwards": True}
+        layer.config["backward_layer"] = {**forward, "config": {**options, "name": f"backward_{options['name']}"}}
+    directions = layer.part("forward_layer", "layer"), layer.part("backward_layer", "backward_layer")
+    for direction in directions:
+        direction.apply()
+    one, other = (
+        [shape[0] for path, shape in direction.weights.items() if path.endswith("recurrent_kernel")][-1]
+        for direction in directions
+    )
+    if one != other:
+        layer.refuse(f"its directions would have {one} and {other} units, and Keras takes them for equally wide")
+
+
+@edits("TimeDistributed")
+def time_distributed(layer: EditedLayer) -> None:
+    """TimeDistributed: the layer inside."""
+    forget_builds(layer.config)
+    layer.part("layer", "layer").apply()
+
+
+def forget_builds(config: Mapping[str, Any]) -> None:
+    """Drop what is written, in place, of the shapes for which the parts of a layer were built."""
+    for option in PARTS:
+        value = config.get(option)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict) and isinstance(item.get("config"), dict):
+                item.pop("build_config", None)
+                forget_builds(item["config"])
+
+
+PARTS = ("layer", "backward_layer", "cell", "cells")
+"""The options in which layers state layers that are parts of them."""
 
 
 @edits("Reshape")

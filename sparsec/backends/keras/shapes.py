@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.keras.edits import walk
+from sparsec.backends.keras.rules import forget_builds
 from sparsec.frontends.builder import GraphBuilder
 from sparsec.frontends.calls import Call, parse_ends
 from sparsec.frontends.layer import Output, Value, tensors
@@ -126,9 +127,8 @@ def correct_shapes(config: Config, where: str, before: Shapes, after: Shapes, id
 def _correct_layer(options: dict[str, Any], item: dict[str, Any], before: LayerShapes, after: LayerShapes) -> None:
     if before.inputs == after.inputs:
         return
-    for holder in (item, item["config"].get("layer")):
-        if isinstance(holder, dict):
-            holder.pop("build_config", None)
+    item.pop("build_config", None)
+    forget_builds(options)
     for name in SHAPE_OPTIONS:
         if isinstance(options.get(name), list):
             options[name] = corrected(options[name], _pairs(before.inputs, after.inputs))
