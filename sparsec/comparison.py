@@ -17,6 +17,9 @@ DEFAULT_TOLERANCE = 1e-4
 LEAST_RANGE = 0.02
 """A range below this part of the largest magnitude counts as that part: float32 itself has no more to give there."""
 
+HALF_ROUNDING = 2.0**-11
+"""By this part of its magnitude a number moves at most when it is rounded to half precision."""
+
 LEAST_VARIATION = 1e-6
 """An output that moves by less than this part of its largest magnitude moves by rounding."""
 
@@ -45,7 +48,7 @@ class OutputComparison:
         difference: the largest absolute difference, infinite where a value is not finite.
         range: the largest minus the smallest value of the reference; of a single value its magnitude; at least
             :data:`LEAST_RANGE`.
-        allowed: the largest absolute difference that passes.
+        allowed: the largest absolute difference that passes; in half precision what rounding moves comes on top.
         variation: how far the element that moves most moves over the samples, as a part of the output's largest
             magnitude; ``None`` for a single sample.
         flips: of the argmax over the last axis; ``None`` where there is nothing to choose from.
@@ -106,11 +109,12 @@ def compare(output: str, reference: Array, actual: Array, tolerance: float = DEF
         return OutputComparison(output, 0.0 if finite else float("inf"), 0.0, 0.0, None, None)
     magnitude = float(np.abs(a).max())
     scale = max(float(np.ptp(a)), LEAST_RANGE * magnitude) if a.size > 1 else magnitude
+    rounding = HALF_ROUNDING * magnitude if np.float16 in (reference.dtype, actual.dtype) else 0.0
     return OutputComparison(
         output,
         float(np.abs(a - b).max()),
         scale,
-        tolerance * scale,
+        tolerance * scale + rounding,
         float(np.ptp(a, axis=0).max()) / magnitude if len(a) > 1 and magnitude else (0.0 if len(a) > 1 else None),
         _flips(a, b),
     )

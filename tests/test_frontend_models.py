@@ -302,17 +302,6 @@ def test_classes_of_the_users_own(keras: Any, tmp_path: Path) -> None:
             read(source)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
-def test_policies_of_half_precision(policy: str, keras: Any, tmp_path: Path) -> None:
-    x = keras.Input((3,))
-    model = keras.Model(x, keras.layers.Dense(2, dtype=policy, name="half")(x))
-    model.save(tmp_path / "model.keras")
-    model.save(tmp_path / "model.h5")
-    for source in (tmp_path / "model.keras", tmp_path / "model.h5", model):
-        with pytest.raises(UnsupportedLayerError, match=f"'half'.*computes in '{policy}'"):
-            read(source)
-
-
 def test_quantised_models(keras: Any) -> None:
     x = keras.Input((8,))
     model = keras.Model(x, keras.layers.Dense(4, name="small")(x))
@@ -342,7 +331,6 @@ REFUSALS: dict[str, tuple[tuple[int | None, ...], str, Refusal, str]] = {
     "cast to narrow integers": ((3,), "float32", lambda keras, x: keras.ops.cast(x, "uint8"), "casts to 'uint8'"),
     "column": ((3, 3), "float32", lambda keras, x: x + np.ones((3, 1), np.float32), "by a mistake of Keras along axis 2"),
     "infinity": ((3,), "float32", lambda keras, x: x * float("inf"), "not finite"),
-    "half constant": ((3,), "float32", lambda keras, x: x * np.ones(3, np.float16), "numbers that sparsec reads"),
     "nearest": (
         (8, 8, 3),
         "float32",

@@ -29,6 +29,9 @@ DEFAULT_TOLERANCE = 1e-4
 """The contract on outputs: differences stay below this part of the output's scale."""
 
 SIGNIFICANT_DIGITS = 4
+HALF_ROUNDING = 2.0**-11
+"""By this part of its magnitude a number moves at most when it is rounded to half precision."""
+
 MAX_SELFCHECK_BYTES = 512
 """The longest self-check, as JSON text."""
 
@@ -125,7 +128,9 @@ def _difference(expected: ExpectedOutput, actual: Array) -> float:
         return float("inf")
     values = np.asarray(expected.values)
     found = actual.reshape(-1)[_indices(actual.size, len(values))].astype(np.float64)
-    rounding = 0.5 * 10.0 ** (1 - SIGNIFICANT_DIGITS) * np.abs(values)
+    rounding = (0.5 * 10.0 ** (1 - SIGNIFICANT_DIGITS) + (HALF_ROUNDING if actual.dtype == np.float16 else 0.0)) * np.abs(
+        values
+    )
     excess = np.max(np.maximum(np.abs(found - values) - rounding, 0.0), initial=0.0)
     if not np.isfinite(excess):
         return float("inf")

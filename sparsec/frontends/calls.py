@@ -118,7 +118,8 @@ def _parse_keras3(item: Any) -> Any:
             case "__keras_tensor__":
                 return _ref(item["config"]["keras_history"])
             case "__numpy__" | "__tensor__":
-                return np.asarray(item["config"]["value"], dtype=str(item["config"]["dtype"]))
+                dtype = str(item["config"]["dtype"])
+                return np.asarray(item["config"]["value"], dtype="float32" if dtype == "bfloat16" else dtype)
             case "__tuple__":
                 return _parse_keras3(item["items"])
             case "__slice__":

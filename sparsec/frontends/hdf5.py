@@ -20,6 +20,8 @@ from sparsec.ir import Array
 MAX_EXPANSION = 2048
 """No compression filter of HDF5 expands data more than about a thousandfold; what claims more holds nothing."""
 
+BFLOAT16_BYTES = 2
+
 MAX_DEPTH = 32
 """How deep groups may lie within the group of a layer."""
 
@@ -79,7 +81,8 @@ class H5Group:
             raise FormatError(f"{self._where}: {path!r} keeps its values in another file, which is not opened")
         if claimed > stored * MAX_EXPANSION:
             raise FormatError(f"{self._where}: {path!r} claims {claimed} bytes of values, the file holds {stored}")
-        return Variable(path, shape, self._loader(item))
+        dtype = "bfloat16" if _is_bfloat16(item.dtype) else str(item.dtype.name)
+        return Variable(path, shape, self._loader(item), dtype=dtype)
 
     def first_dataset(self, depth: int = MAX_DEPTH) -> str | None:
         """The path of a dataset in it or in the groups below, ``None`` where there is none."""
@@ -139,9 +142,32 @@ class H5Group:
     def _loader(self, item: Any) -> Callable[[], Array]:
         def load() -> Array:
             with _damage(self._where):
-                return np.asarray(item[()])
+                return widened(np.asarray(item[()]))
 
         return load
+
+
+def widened(array: Array) -> Array:
+    """``array``, of bfloat16 in single precision; HDF5 knows no such numbers and has two bytes without meaning for each.
+
+    A bfloat16 is the first half of a float32.
+    """
+    if not _is_bfloat16(array.dtype):
+        return array
+    return (np.ascontiguousarray(array).view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(array.shape)
+
+
+def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "V" and dtype.itemsize == BFLOAT16_BYTES and not dtype.names
+
+
+def stored_as(values: Array, dtype: np.dtype[Any]) -> Array:
+    """``values`` as a dataset of that dtype has them: to nearest, ties to even, where it is bfloat16."""
+    if not _is_bfloat16(dtype) or _is_bfloat16(values.dtype):
+        return values
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype("<u2").view(dtype).reshape(values.shape)
 
 
 @contextmanager

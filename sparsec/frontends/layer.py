@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from sparsec.frontends.options import Options
-from sparsec.frontends.policy import compute_dtype
+from sparsec.frontends.policy import DEFAULT, compute_dtype, half_precision, merged_half
 from sparsec.frontends.source import LayerEntry, LayerPath, MatrixView, SavedBy, Variable, layer_entry
 from sparsec.ir import ABSENT, Array, Dim, Shape, TensorType, format_shape
 
@@ -38,11 +38,14 @@ class Value:
         name: its name in the graph.
         type: its type.
         mask: Keras' mask of it, a bool value of its leading axes that is false where it is to be skipped; ``None`` for none.
+        half: the half precision in which Keras has it where the graph has ``float32``: ``float16``, ``bfloat16``, or empty for
+            none; ``None`` of a constant, which takes that of what it meets.
     """
 
     name: str
     type: TensorType
     mask: Value | None = field(default=None, compare=False)
+    half: str | None = field(default="", compare=False)
 
     @property
     def shape(self) -> Shape:
@@ -206,6 +209,7 @@ class Layer(Options):
         class_name: its class.
         saved_by: the version of Keras that wrote it.
         dtype: the dtype in which it computes; of an operation, the default one.
+        half: the half precision in which Keras computes it, see :class:`Value`; empty of an operation.
         entry: what the configuration says of it.
         path: the keys of the models around it, and its own.
         stored: its variables.
@@ -221,12 +225,15 @@ class Layer(Options):
         calls: int,
         walk: Walk,
         whole: Layer | None = None,
+        operation: bool = False,
     ) -> None:
         self.name: str = "/".join((*path[:-1], entry.name)) if whole is None else f"{whole.name}/{entry.name}"
         super().__init__(entry.config, f"layer {self.name!r} ({entry.class_name})")
         self.class_name = entry.class_name
         self.saved_by: SavedBy = builder.saved_by
         self.dtype = compute_dtype(entry.config.get("dtype"), self.subject)
+        self.half = "" if operation else half_precision(entry.config.get("dtype"))
+        self._operation = operation
         self.entry = entry
         self.path = path
         self._reported: str = self.name if whole is None else whole._reported
@@ -283,8 +290,10 @@ class Layer(Options):
         return self.cast(self.input, self.dtype)
 
     def _autocast(self, value: Value) -> Value:
-        if not value.is_float or value.type.dtype == self.dtype or self.class_name in UNCAST:
+        if not value.is_float or self.class_name in UNCAST:
             return value
+        if value.type.dtype == self.dtype:
+            return value if self._operation else replace(value, half=self.half)
         if not self.dtype.startswith("float"):
             self.refuse(f"casts its floating-point input to {self.dtype}, which is not read")
         return replace(self.cast(value, self.dtype), mask=value.mask)
@@ -349,7 +358,8 @@ class Layer(Options):
             shape: its shape.
             view: how the weight of the graph is made of it, where it is not the variable itself.
         """
-        return self._builder.weight(f"{self.name}/{variable}", self._next(variable, shape), self.dtype, view)
+        value = self._builder.weight(f"{self.name}/{variable}", self._next(variable, shape), self.dtype, view)
+        return replace(value, half=self.half)
 
     def statistic(self, variable: str, shape: Shape) -> Array:
         """The values of the layer's next variable in float64, for a function that computes its constants from them."""
@@ -365,7 +375,7 @@ class Layer(Options):
             array = array.astype(dtype)
         if not np.isfinite(array).all():
             self.refuse(f"{variable!r} holds numbers that are not finite in {dtype}")
-        return self._builder.constant(f"{self.name}/{variable}", array)
+        return replace(self._builder.constant(f"{self.name}/{variable}", array), half=None)
 
     def like(self, value: Value, number: float) -> Value:
         """A constant without axes in the dtype of ``value``."""
@@ -413,17 +423,19 @@ class Layer(Options):
 
     def emit(self, op: str, *inputs: Value | None, **attrs: object) -> Value:
         """Emit an operator with one output."""
-        return self._builder.emit(op, self._base, _names(inputs), self._reported, attrs)
+        return _like(self._builder.emit(op, self._base, _names(inputs), self._reported, attrs), inputs)
 
     def emit_all(self, op: str, *inputs: Value | None, further: Sequence[str], **attrs: object) -> tuple[Value, ...]:
         """Emit an operator with several outputs; ``further`` names those after the first."""
-        return self._builder.emit_all(op, self._base, _names(inputs), self._reported, attrs, further)
+        results = self._builder.emit_all(op, self._base, _names(inputs), self._reported, attrs, further)
+        return tuple(_like(result, inputs) for result in results)
 
     def cast(self, value: Value, dtype: str) -> Value:
-        """``value`` in another dtype."""
+        """``value`` in another dtype, as the layer computes in it."""
         if value.type.dtype == dtype:
             return value
-        return self._builder.emit("cast", f"{self._base}/cast", [value.name], self._reported, {"dtype": dtype})
+        result = self._builder.emit("cast", f"{self._base}/cast", [value.name], self._reported, {"dtype": dtype})
+        return replace(result, half=self.half if dtype == DEFAULT else "")
 
     def activation(self, x: Value) -> Value:
         """Apply the activation that the configuration names."""
@@ -456,6 +468,13 @@ def _names(inputs: Sequence[Value | None]) -> list[str]:
     while names and names[-1] == ABSENT:
         names.pop()
     return names
+
+
+def _like(result: Value, inputs: Sequence[Value | None]) -> Value:
+    """The result of an operator in the precision that Keras has it in."""
+    if result.type.dtype != DEFAULT:
+        return result
+    return replace(result, half=merged_half(value.half for value in inputs if value is not None and value.is_float))
 
 
 def _holds_sizes(argument: Any) -> bool:

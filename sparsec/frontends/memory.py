@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import InputError, UnsupportedLayerError
+from sparsec.frontends.hdf5 import widened
 from sparsec.frontends.source import INNER, WRAPPERS, LayerPath, SavedBy, Source, Variable, model_config
 
 
@@ -59,6 +60,6 @@ def _variables(model: Any, path: LayerPath) -> Iterator[tuple[LayerPath, Sequenc
 
 def _variable(variable: Any, location: str) -> Variable:
     def load() -> Any:
-        return np.array(variable.numpy() if hasattr(variable, "numpy") else variable)
+        return widened(np.array(variable.numpy() if hasattr(variable, "numpy") else variable))
 
     return Variable(location, tuple(int(size) for size in variable.shape), load, variable.assign)

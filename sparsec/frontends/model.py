@@ -25,10 +25,10 @@ from sparsec.frontends.layer import (
     tensors,
 )
 from sparsec.frontends.order import execution_order
-from sparsec.frontends.policy import NARROW, input_dtype, policy_name
+from sparsec.frontends.policy import NARROW, half_precision, input_dtype, policy_name
 from sparsec.frontends.refusals import REFUSED
 from sparsec.frontends.source import Config, LayerEntry, LayerPath, Source, layer_entries
-from sparsec.ir import BATCH, Dim, Graph, TensorType, symbol
+from sparsec.ir import BATCH, DTYPES, Dim, Graph, TensorType, symbol
 from sparsec.ir.dims import MAX_SIZE
 
 INPUT = "InputLayer"
@@ -67,7 +67,7 @@ class ModelWalk:
         entries = layer_entries(config, self._where)
         if "output_layers" not in config:
             first, rest = self._sequential_input(config, entries)
-            values = self._chain(rest, first, ())
+            values = self._outputs(self._chain(rest, first, ()))
             name = rest[-1].name if rest else first.name
             return [(f"{name}_{index}" if index else name, value) for index, value in enumerate(values)]
         by_key = {entry.key: entry for entry in entries}
@@ -79,7 +79,11 @@ class ModelWalk:
         names = [name for name, _ in parse_ends(config["output_layers"], self._where)]
         if not names:
             raise FormatError(f"{self._where}: the model has no outputs")
-        return list(zip(names, self._functional(config, entries, inputs, ()), strict=True))
+        return list(zip(names, self._outputs(self._functional(config, entries, inputs, ())), strict=True))
+
+    def _outputs(self, values: Sequence[Value]) -> list[Value]:
+        """The values in the dtypes that Keras gives them, as far as NumPy has them."""
+        return [self._cast(value, value.half) if value.half in DTYPES else value for value in values]
 
     # --- inputs ---
 
@@ -109,8 +113,18 @@ class ModelWalk:
         if not sizes or not all(size is None or (type(size) is int and 0 < size <= MAX_SIZE) for size in sizes[1:]):
             raise FormatError(f"{self._where}: input {name!r} has the shape {shape!r}, a batch axis and sizes were expected")
         rest: list[Dim] = [symbol(f"{name}_{axis}") if size is None else size for axis, size in enumerate(sizes)][1:]
-        type_ = TensorType(input_dtype(declared, name), (symbol(BATCH), *rest))
-        return self._builder.input(name, type_, policy_name(declared) in NARROW)
+        dtype, half = input_dtype(declared, name), half_precision(declared)
+        # NumPy has one of the two half precisions.
+        type_ = TensorType(half if half in DTYPES else dtype, (symbol(BATCH), *rest))
+        value = self._builder.input(name, type_, policy_name(declared) in NARROW)
+        return replace(self._cast(value, dtype), half=half)
+
+    def _cast(self, value: Value, dtype: str) -> Value:
+        return (
+            value
+            if value.type.dtype == dtype
+            else self._builder.emit("cast", f"{value.name}/cast", [value.name], "", {"dtype": dtype})
+        )
 
     # --- models ---
 
@@ -148,7 +162,8 @@ class ModelWalk:
                 shape = _batch_shape(entry.config)
                 if isinstance(shape, list | tuple) and len(shape) != value.rank:
                     layer.refuse(f"its input {name!r} takes {len(shape)} axes and is given {value.type}; reshape it outside")
-                value = layer.masked(layer.cast(value, input_dtype(entry.config.get("dtype"), name)), value.mask)
+                declared = entry.config.get("dtype")
+                value = replace(layer.cast(value, input_dtype(declared, name)), mask=value.mask, half=half_precision(declared))
             bound.append(value)
         return bound
 
@@ -222,8 +237,9 @@ class ModelWalk:
         path = (*prefix, entry.key)
         count = self._calls.get(path, 0)
         self._calls[path] = count + 1
-        layer = Layer(self._builder, entry, path, call.args, call.kwargs, count, self)
-        return self._emit_operation(layer) if self._is_operation(entry) else self.emit(layer)
+        operation = self._is_operation(entry)
+        layer = Layer(self._builder, entry, path, call.args, call.kwargs, count, self, operation=operation)
+        return self._emit_operation(layer) if operation else self.emit(layer)
 
     def _emit_operation(self, layer: Layer) -> tuple[Output, ...]:
         result = _operation(layer)(layer)

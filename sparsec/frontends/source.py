@@ -26,12 +26,14 @@ class Variable:
         shape: its shape.
         load: reads it; of a file, while the file is open.
         assign: overwrites it, for models in memory; files are rewritten by location.
+        dtype: in which it is stored; values of bfloat16, which NumPy has not, are loaded in single precision.
     """
 
     location: str
     shape: tuple[int, ...]
     load: Callable[[], Array]
     assign: Callable[[Array], None] | None = None
+    dtype: str = ""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,9 @@ def evaluate_graph(
     values: dict[str, Array] = {i.name: cast(np.asarray(x)) for i, x in zip(graph.inputs, inputs, strict=True)}
     last_use = {value: index for index, node in enumerate(graph.nodes) for value in node.inputs}
     kept = graph.output_values()
-    for index, node in enumerate(graph.nodes):
+    # Casts state a dtype of their own; the weights stay where they are.
+    nodes = graph.nodes if dtype is None else graph.with_nodes(graph.nodes, {}).lifted(dtype).nodes
+    for index, node in enumerate(nodes):
         arguments = [_argument(name, values, graph, cast) for name in node.inputs]
         results = get_op(node.op).evaluate(node.attrs, arguments)
         values.update(zip(node.outputs, results, strict=True))

@@ -87,5 +87,5 @@ def _rewrite_datasets(file: Path, zeros: Mapping[str, Mask]) -> None:
         for location, mask in zeros.items():
             dataset = h5[location]
             values = dataset[()]
-            np.copyto(values, 0, where=mask)
+            np.copyto(values, np.zeros((), values.dtype), where=mask)
             dataset[...] = values

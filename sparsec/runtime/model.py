@@ -81,7 +81,7 @@ class Model:
 
         Args:
             x: one array, batch first, for a model with one input; else a list or tuple in the model's order, or a dict by name.
-                Safe casts and float64 to float32 are made.
+                Safe casts are made, and casts from wider floating-point dtypes to float32 and float16.
             as_dict: return a dict by output name.
             batch_size: run at most so many samples at a time, which bounds the memory.
 

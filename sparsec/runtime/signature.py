@@ -73,7 +73,7 @@ def _is_list_of_inputs(x: Inputs) -> bool:
 def convert_inputs(arrays: Sequence[Any], names: Sequence[str], types: Sequence[TensorType]) -> list[Array]:
     """The inputs in the model's dtypes.
 
-    Safe casts and float64 to float32 are made.
+    Safe casts are made, and casts from wider floating-point dtypes to float32 and float16.
 
     Raises:
         InputError: an input cannot be converted.
@@ -89,7 +89,7 @@ def _convert(x: Any, name: str, dtype: str) -> Array:
     if array.dtype == dtype:
         return array
     found = array.dtype.name
-    if np.can_cast(array.dtype, dtype, "safe") or (found == "float64" and dtype == "float32"):
+    if np.can_cast(array.dtype, dtype, "safe") or (array.dtype.kind == "f" and dtype.startswith("float")):
         return array.astype(dtype)
     raise InputError(
         f"input {name!r} has dtype {found}, {dtype} was expected, to which {found} is not cast; convert it with"

@@ -245,10 +245,11 @@ def _verify(file: Path, out: Path, model: Interpreted, shrunk: Graph, edits: Edi
         written.variables.keys() - model.variables.keys()
     )
     wrong = sorted(missing | (model.variables.keys() - written.variables.keys()))
+    stored = {path: variable.dtype for path, variable in written.variables.items()}
     wrong += [
         path
         for path, array in shrunk.weights.items()
-        if path in found and not _same(found[path], array * factors.get(path, 1.0))
+        if path in found and not _same(found[path], array * factors.get(path, 1.0), stored.get(path, ""))
     ]
     if wrong:
         raise VerificationError(
@@ -257,8 +258,13 @@ def _verify(file: Path, out: Path, model: Interpreted, shrunk: Graph, edits: Edi
         )
 
 
-def _same(found: Array, expected: Array) -> bool:
+_ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""By which part of its magnitude a number moves at most when it is stored in half precision."""
+
+
+def _same(found: Array, expected: Array, stored: str) -> bool:
     """Equal, up to rounding where the file stores another precision than the layer computes in."""
     if found.shape != expected.shape:
         return False
-    return bool(np.allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max(initial=0)))
+    rounding = _ROUNDING.get(stored, 1e-6)
+    return bool(np.allclose(found, expected, rtol=0, atol=rounding * np.abs(expected).max(initial=0)))

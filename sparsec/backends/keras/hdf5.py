@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsec.errors import FormatError
+from sparsec.frontends.hdf5 import stored_as, widened
 from sparsec.ir import Array
 
 
@@ -78,7 +79,7 @@ def _copy_group(before: Any, after: Any, changes: H5Changes, opened: set[str]) -
             _copy_group(before[name], after.create_group(name, track_order=_tracks_order(before[name])), changes, opened)
         elif path in changes.datasets:
             dataset = before[name]
-            values = changes.datasets[path](dataset[()])
+            values = stored_as(changes.datasets[path](widened(dataset[()])), dataset.dtype)
             _copy_attributes(dataset, after.create_dataset(name, data=values, dtype=dataset.dtype), {})
         else:
             before.copy(name, after, name)

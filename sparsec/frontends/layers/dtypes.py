@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sparsec.frontends.layer import Layer, Value
 
@@ -20,4 +21,5 @@ def promoted(layer: Layer, values: Sequence[Value]) -> list[Value]:
     dtype = values[0].type.dtype
     for value in values[1:]:
         dtype = wider(dtype, value.type.dtype)
-    return [layer.cast(value, dtype) for value in values]
+    # Integers take the precision of what they meet.
+    return [layer.cast(value, dtype) if value.is_float else replace(layer.cast(value, dtype), half=None) for value in values]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from sparsec.frontends.layer import Layer, Value, reads_operation
 from sparsec.frontends.operations.operands import Arguments, arguments, as_value
+from sparsec.frontends.policy import compute_dtype, half_precision
 
 Function = Callable[[Layer, Value], Value]
 
@@ -155,7 +157,7 @@ def clip(layer: Layer) -> Value:
     return layer.emit("minimum", layer.emit("maximum", x, low), high)
 
 
-CASTS = ("bool", "int32", "int64", "float32", "float64")
+CASTS = ("bool", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 
 
 def cast_as_asked(given: Arguments, layer: Layer, x: Value, name: str = "dtype") -> Value:
@@ -165,7 +167,7 @@ def cast_as_asked(given: Arguments, layer: Layer, x: Value, name: str = "dtype")
         return x
     if dtype not in CASTS:
         layer.refuse(f"casts to {dtype!r}, which is not read")
-    return layer.cast(x, dtype)
+    return replace(layer.cast(x, compute_dtype(dtype, layer.subject)), half=half_precision(dtype))
 
 
 @reads_operation("Cast", "cast", "SaturateCast", "saturate_cast")

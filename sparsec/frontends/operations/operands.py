@@ -8,6 +8,7 @@ another package or generation gives them behind a bar: ``arguments(layer, "x", "
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from sparsec.frontends.layer import Layer, Sizes, Value
 from sparsec.frontends.layers.dtypes import promoted, wider
 from sparsec.frontends.options import Options, array_value
-from sparsec.frontends.policy import DEFAULT, input_dtype
+from sparsec.frontends.policy import DEFAULT, half_precision, input_dtype
 from sparsec.ir import Array
 
 
@@ -105,12 +106,12 @@ def as_value(layer: Layer, item: Any, like: Value) -> Value:
     if isinstance(item, Value):
         return item
     array = as_array(layer, item)
+    name = "constant" if array.ndim else f"constant_{array.item()!r}"
     if isinstance(item, np.ndarray):
-        own = input_dtype(array.dtype.name, layer.name)
-    else:
-        own = {"b": "bool", "i": "int32", "f": DEFAULT}[array.dtype.kind]
-        own = like.type.dtype if like.is_float else wider(own, like.type.dtype)
-    return layer.constant("constant" if array.ndim else f"constant_{array.item()!r}", array, own)
+        own = array.dtype.name
+        return replace(layer.constant(name, array, input_dtype(own, layer.name)), half=half_precision(own))
+    own = {"b": "bool", "i": "int32", "f": DEFAULT}[array.dtype.kind]
+    return layer.constant(name, array, like.type.dtype if like.is_float else wider(own, like.type.dtype))
 
 
 def as_array(layer: Layer, item: Any) -> Array:
@@ -123,7 +124,7 @@ def as_array(layer: Layer, item: Any) -> Array:
         array = np.asarray(array_value(item))
     except ValueError:
         array = np.asarray(None)
-    if array.dtype.kind not in "bif" or array.dtype.name == "float16":
+    if array.dtype.kind not in "bif":
         layer.refuse("an operand is neither a tensor nor numbers that sparsec reads")
     return array
 
