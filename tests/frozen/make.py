@@ -24,14 +24,17 @@ import argparse
 import importlib
 import os
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tensors import TENSORS
 
 Array = npt.NDArray[Any]
 
@@ -454,7 +457,7 @@ def pruned_part(kit: Kit) -> Made:
     return _prune(kit, model, kit.normal(SAMPLES, 6), ("wide", "last"))
 
 
-Builder = Callable[[Kit], Made]
+Builder = Callable[[Kit], Made | tuple[Any, list[Array]]]
 
 MODELS: tuple[Builder, ...] = (mlp, lenet, resnet, mobile, nested, ops, series, norm, axes)
 MORE: tuple[Builder, ...] = (volume, lstm, gru, masked, attention)
@@ -492,7 +495,8 @@ def make(tool: str, builder: Builder, folder: Path, suffixes: Sequence[str]) -> 
     name = builder.__name__
     kit = Kit(tool, zlib.crc32(name.encode()))
     try:
-        made = builder(kit)
+        built = builder(kit)
+        made = built if isinstance(built, Made) else Made(*built)
     except AttributeError as error:  # a layer this version does not have
         yield f"{name}: not made: {error}"
         return
@@ -519,6 +523,17 @@ def make(tool: str, builder: Builder, folder: Path, suffixes: Sequence[str]) -> 
         np.savez_compressed(folder / f"{name}.npz", **arrays)
 
 
+def pack_tensors(tool: str, folder: Path) -> None:
+    """Make the models of operations and of half precision; their files, mostly air, are packed into one archive."""
+    with TemporaryDirectory() as scratch:
+        for builder in TENSORS:
+            for line in make(tool, builder, Path(scratch), [".keras", ".h5"]):
+                print(line)
+        with zipfile.ZipFile(folder / "tensors.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            for path in sorted(Path(scratch).iterdir()):
+                archive.write(path, path.name)
+
+
 def main() -> int:
     """Make the set of files of the chosen tool."""
     parser = argparse.ArgumentParser(description="Make one set of frozen sample files.")
@@ -538,13 +553,15 @@ def main() -> int:
     folder: Path = options.out / f"{options.tool}-{version}"
     folder.mkdir(parents=True, exist_ok=True)
 
-    builders = MODELS if options.few else MODELS + MORE
+    builders: tuple[Builder, ...] = MODELS if options.few else MODELS + MORE
     if options.tool == "tf_keras" and not options.few:
         builders += KERAS2
     for builder in PRUNED if options.tool == "tfmot" else builders:
         if not options.only or builder.__name__ in options.only:
             for line in make(options.tool, builder, folder, options.formats):
                 print(line)
+    if not options.only and options.tool != "tfmot" and version.startswith("2."):
+        pack_tensors(options.tool, folder)
     sizes = [path.stat().st_size for path in folder.iterdir()]
     print(f"{folder.name}: {len(sizes)} files, {sum(sizes)} bytes, largest {max(sizes)}")
     return 0
