@@ -392,6 +392,21 @@ def categories(kit: Kit) -> Made:
     return Made(kit.model(start, outputs), [kit.normal(SAMPLES, 4)])
 
 
+def words(kit: Kit) -> Made:
+    """Attention of padded sentences, some of whose words have none to look at, and products along named axes."""
+    layers = kit.layers
+    start = kit.keras.Input((5,), dtype="int32")
+    x = layers.Embedding(9, 4, mask_zero=True)(start)
+    x = layers.MultiHeadAttention(2, 2, value_dim=3, dropout=0.1)(x, x)
+    y = layers.AdditiveAttention()([x, x], use_causal_mask=True)
+    z = layers.EinsumDense("abc,cde->abde", (5, 2, 3), bias_axes="de")(y)
+    model = kit.model(start, [x, layers.Dot(axes=2, normalize=True)([x, y]), z])
+    kit.fill(model)
+    inputs = kit.random.integers(1, 9, (SAMPLES, 5)).astype(np.int32)
+    inputs[0, 3:] = inputs[1, :2] = 0
+    return Made(model, [inputs])
+
+
 def _prune(kit: Kit, model: Any, inputs: Array, parts: tuple[str, ...] = ()) -> Made:
     """Wrap a model (or the named layers of it) for pruning, and train some steps."""
     pruning = importlib.import_module("tensorflow_model_optimization").sparsity.keras
@@ -460,7 +475,7 @@ def pruned_part(kit: Kit) -> Made:
 Builder = Callable[[Kit], Made | tuple[Any, list[Array]]]
 
 MODELS: tuple[Builder, ...] = (mlp, lenet, resnet, mobile, nested, ops, series, norm, axes)
-MORE: tuple[Builder, ...] = (volume, lstm, gru, masked, attention)
+MORE: tuple[Builder, ...] = (volume, lstm, gru, masked, attention, words)
 KERAS2: tuple[Builder, ...] = (images, local, categories)
 PRUNED: tuple[Builder, ...] = (pruned_sequential, pruned_functional, pruned_part)
 
