@@ -151,6 +151,19 @@ def test_values_that_are_the_same_everywhere_move_on(groups: int, attrs: dict[st
     assert ("out/bias" in plan.edits) == goes
 
 
+def test_columns_of_a_table_that_are_one_number_move_on() -> None:
+    g = builder()
+    x = g.start((STEPS,))
+    table = g.rng.normal(size=(9, 6))
+    table[:, 1], table[:, 4] = 0.7, 0.0
+    indices = g.node("cast", g.node("clip", x, minimum=-4.0, maximum=4.0), dtype="int32")
+    graph = g.graph(linear(g, g.node("gather", g.weight("words/table", table), indices, axis=0), 3, "out"))
+    small, _, decisions = shrink(graph)
+    assert difference(graph, small) < EXACT
+    assert small.weights["words/table"].shape == (9, 4)
+    assert [(d.layer, d.before, d.after) for d in decisions if d.outcome == "shrunk"] == [("gather_2", 6, 4)]
+
+
 def test_heads_stay_equally_large() -> None:
     graph = attending(
         builder(), v=[*channels(0, WIDTH, 1, 2), *channels(1, WIDTH, 3), *channels(2, WIDTH, 0), *channels(3, WIDTH, 0)]

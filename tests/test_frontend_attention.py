@@ -245,6 +245,8 @@ def test_the_mask_of_the_queries_is_passed_on_and_that_of_the_inputs_is_lost(ker
         for make in (
             lambda: layers.MultiHeadAttention(2, 3),
             lambda: layers.GroupQueryAttention(3, 2, 1),
+            lambda: lambda query, value: layers.Attention()([query, value]),
+            lambda: lambda query, value: layers.AdditiveAttention()([query, value]),
         ):
             x = layers.Embedding(WORDS, 4, mask_zero=True)(words)
             y = make()(x, x)

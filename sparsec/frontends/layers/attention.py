@@ -32,8 +32,9 @@ TAKEN = (3, 8)
 """Since this version MultiHeadAttention takes the mask of its queries from them alone, whatever its call gives, and takes the
 masks off its inputs, for all that reads them afterwards."""
 
-MASKED = -1e9
-"""What is added to masked logits, or takes their place."""
+MASKED = {"float16": -3e4}
+MASKED_WIDE = -1e9
+"""What is added to masked logits, or takes their place, by dtype."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,12 @@ def _empty(layer: Layer) -> str:
     if layer.saved_by.release >= ZEROED:
         return "zero"
     replaced = layer.saved_by.release >= REPLACED or layer.flag("softmax_robust_masking", False)
-    # In single precision the large number leaves nothing of the logits.
-    return "mean" if replaced or layer.dtype == "float32" else "added"
+    return "mean" if replaced else _when_added(layer)
+
+
+def _when_added(layer: Layer) -> str:
+    """What a query gets where a large number is added to all its logits: but in double precision it leaves nothing of them."""
+    return "added" if layer.dtype == "float64" else "mean"
 
 
 @dataclass(frozen=True)
@@ -338,7 +343,7 @@ def _weights(layer: Layer, logits: Value, mask: Value | None, rule: Rule) -> Val
         mask = positions if mask is None else both(layer, mask, positions)
     if mask is None:
         return layer.emit("softmax", logits, axis=-1)
-    lowered = layer.like(logits, MASKED)
+    lowered = layer.like(logits, MASKED.get(logits.type.dtype, MASKED_WIDE))
     if rule.empty == "added":
         lowered = layer.emit("add", logits, lowered)
     weights = layer.emit("softmax", layer.emit("where", mask, logits, lowered), axis=-1)
@@ -421,7 +426,7 @@ class _PlainCall:
             stated = given if isinstance(given, list | tuple) else list(tensors(given))
             masks = [None if mask is None else layer.cast(mask, "bool") for mask in stated]
         causal = bool(layer.operand(99, "use_causal_mask")) or layer.flag("causal", False)
-        rule = Rule(1.0, causal, empty="mean" if layer.dtype == "float32" else "added")
+        rule = Rule(1.0, causal, empty=_when_added(layer))
         with_scores = bool(layer.operand(99, "return_attention_scores"))
         return cls(layer, values[0], values[1], values[-1], masks[0], masks[1], rule, with_scores)
 

@@ -26,9 +26,11 @@ def decisions(analysis: Analysis) -> list[Decision]:
     found: list[Decision] = []
     seen: set[str] = set()
     for view, _, reason in analysis.views:
-        if not get_op(view.node.op).matrix_rows or not view.is_weight(1) or view.node.inputs[1] in seen:
+        # The kernel of a linear operator, or the table of a look-up.
+        kernel = next((view.node.inputs[index] for index in get_op(view.node.op).matrix_rows if view.is_weight(index)), None)
+        if kernel is None or kernel in seen:
             continue
-        seen.add(view.node.inputs[1])
+        seen.add(kernel)
         ids = analysis.classes.values[view.node.outputs[0]]
         before, after = ids.size, int((~analysis.removed[ids]).sum())
         if reason:
