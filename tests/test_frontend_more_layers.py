@@ -277,6 +277,36 @@ def test_integer_lookup(keras: Any, tmp_path: Path) -> None:
     compare(model, [tokens, np.array([[12], [36], [0], [-3]])], tmp_path)
 
 
+def test_adapted_vocabularies(keras: Any, tmp_path: Path) -> None:
+    """They stand beside the weights in a ``.keras`` file, and in no ``.h5`` file."""
+    layers = keras.layers
+
+    def adapted(*tokens: int, **options: Any) -> Any:
+        layer = layers.IntegerLookup(**options)
+        layer.adapt(np.array(tokens)[:, None])
+        return layer
+
+    x = keras.Input((4,), dtype="int64")
+    nested = keras.Sequential([keras.Input((4,), dtype="int64"), adapted(9, 9, 8, 2**60)])
+    outputs = [
+        adapted(3, 5, 5)(x),
+        layers.IntegerLookup(vocabulary=[1, 2])(x),
+        adapted(7, 7, 6, mask_token=0)(x),
+        adapted(5, 9, 9, output_mode="multi_hot")(x),
+        nested(x),
+        layers.Dense(3)(adapted(1, 2, output_mode="count")(x)),
+    ]
+    model = keras.Model(x, outputs)
+    fill(model)
+    batches = [np.array([[3, 5, 0, 1], [9, 7, 8, 2**60]])]
+    models, wanted = read_all(model, tmp_path, h5=False), keras_outputs(model, batches)
+    agree(models, batches, wanted, TOLERANCE["float32"])
+    deploys(models[0].graph, batches, wanted)
+    model.save(tmp_path / "model.h5")
+    with pytest.raises(UnsupportedLayerError, match=r"vocabulary=layer.get_vocabulary\(\)"):
+        read(tmp_path / "model.h5")
+
+
 # --- spectrograms ------------------------------------------------------------------------------------------------------
 
 
@@ -399,7 +429,6 @@ REFUSALS: dict[str, Refusal] = {
         lambda layers: layers.IntegerLookup(vocabulary=[1, 2], num_oov_indices=2, oov_method="farmhash"),
         "hashes integers outside of its vocabulary",
     ),
-    "adapted lookup": ((4,), "int64", lambda layers: adapted_lookup(layers), r"vocabulary=layer.get_vocabulary\(\)"),
     "angles": ((60, 1), "float32", lambda layers: layers.STFTSpectrogram("angle", frame_length=14), "mode = 'angle'"),
     "open adaptive pool": ((None, 3), "float32", lambda layers: layers.AdaptiveMaxPooling1D(4), "axis 1 is open"),
     "open crop": ((None, 5, 3), "float32", lambda layers: layers.CenterCrop(4, 4), "axis 1 is open"),
@@ -411,12 +440,6 @@ REFUSALS: dict[str, Refusal] = {
         "tiles that lie outside",
     ),
 }
-
-
-def adapted_lookup(layers: Any) -> Any:
-    lookup = layers.IntegerLookup()
-    lookup.adapt(np.array([[3], [5], [5]]))
-    return lookup
 
 
 @pytest.mark.parametrize(("shape", "dtype", "build", "match"), REFUSALS.values(), ids=REFUSALS)

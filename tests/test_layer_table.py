@@ -23,6 +23,13 @@ def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python tests/layer_table.py"
 
 
+def test_the_readme_states_the_same_numbers() -> None:
+    stated = f"{len(supported())} of the classes of `keras.layers` that do something at inference"
+    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert stated in readme
+    assert f"{len(doing_nothing())} that do nothing, {len(refused())} refused" in readme
+
+
 def test_every_class_is_in_one_group() -> None:
     groups = [*supported(), *doing_nothing(), *refused()]
     assert sorted(each.name for each in groups) == [each.name for each in keras_classes()]

@@ -22,6 +22,7 @@ from sparsec.frontends.hdf5 import H5Group, open_h5
 from sparsec.frontends.legacy import legacy_variables
 from sparsec.frontends.source import SavedBy, Source, model_config
 from sparsec.frontends.tree import tree_variables
+from sparsec.frontends.vocabularies import vocabularies
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
@@ -103,6 +104,7 @@ def _open_archive(path: Path) -> Iterator[Source]:
             with zipfile.ZipFile(path) as archive:
                 serialized = _read_json(archive, CONFIG_MEMBER, path)
                 metadata = _read_json(archive, METADATA_MEMBER, path)
+                assets = vocabularies(archive, MAX_CONFIG_BYTES)
                 _unpack(archive, WEIGHTS_MEMBER, weights, path)
         except _ARCHIVE_DAMAGE as error:
             raise FormatError(f"{path}: the archive is damaged ({error}); save the model again") from None
@@ -111,7 +113,7 @@ def _open_archive(path: Path) -> Iterator[Source]:
         config = model_config(serialized, str(path))
         version = metadata.get("keras_version") if isinstance(metadata, dict) else None
         with open_h5(weights, str(path)) as root:
-            variables = tree_variables(root, config, str(path))
+            variables = tree_variables(root, config, str(path), assets)
             yield Source(str(path), config, SavedBy.from_version(str(version or "3.0.0")), variables, file_sha256(path))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from sparsec.errors import InputError, UnsupportedLayerError
 from sparsec.frontends.hdf5 import widened
 from sparsec.frontends.source import INNER, WRAPPERS, LayerPath, SavedBy, Source, Variable, model_config
+from sparsec.frontends.vocabularies import vocabulary_variable
 
 
 def memory_source(model: Any) -> Source:
@@ -54,8 +55,12 @@ def _variables(model: Any, path: LayerPath) -> Iterator[tuple[LayerPath, Sequenc
             continue
         # Trainable ones first, as in legacy files.
         weights = [*inner.trainable_weights, *inner.non_trainable_weights]
-        if weights:
-            yield layer_path, [_variable(v, f"{'/'.join(layer_path)}/{i}") for i, v in enumerate(weights)]
+        variables = [_variable(v, f"{'/'.join(layer_path)}/{i}") for i, v in enumerate(weights)]
+        if type(layer).__name__ == "IntegerLookup" and layer.get_config().get("vocabulary") is None:
+            tokens = np.asarray(layer.get_vocabulary(), np.int64)
+            variables.append(vocabulary_variable(f"{'/'.join(layer_path)}/vocabulary", tokens))
+        if variables:
+            yield layer_path, variables
 
 
 def _variable(variable: Any, location: str) -> Variable:

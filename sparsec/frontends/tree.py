@@ -45,29 +45,35 @@ def numbered_names(class_names: Sequence[str]) -> list[str]:
     return names
 
 
-def tree_variables(root: H5Group, config: Config, where: str) -> dict[LayerPath, Sequence[Variable]]:
+Assets = Mapping[str, Variable]
+"""What layers keep outside of the weights file, by the group that each would have in it."""
+
+
+def tree_variables(root: H5Group, config: Config, where: str, assets: Assets) -> dict[LayerPath, Sequence[Variable]]:
     """The variables of every layer of the model that ``config`` describes, and of the parts of composite layers.
+
+    An asset of a layer stands behind its variables.
 
     Raises:
         FormatError: layers and groups do not match one to one.
     """
-    return dict(_model_variables(root, config, (), where))
+    return dict(_model_variables(root, config, (), where, assets))
 
 
 def _model_variables(
-    model: H5Group, config: Config, path: LayerPath, where: str
+    model: H5Group, config: Config, path: LayerPath, where: str, assets: Assets
 ) -> Iterator[tuple[LayerPath, Sequence[Variable]]]:
     for entry, layer in _match(layer_entries(config, where), _layer_groups(model, where), where):
         layer_path = (*path, entry.key)
         if entry.is_model:
-            yield from _model_variables(layer, entry.config, layer_path, where)
+            yield from _model_variables(layer, entry.config, layer_path, where, assets)
         elif entry.wrapped and layer.holds("layer"):
-            yield from _layer_variables(layer.group("layer"), layer_path, where)
+            yield from _layer_variables(layer.group("layer"), layer_path, where, assets)
         elif entry.inner_model is not None and layer.holds(INNER):
-            yield from _layer_variables(layer, layer_path, where, skip=INNER)
-            yield from _model_variables(layer.group(INNER), entry.inner_model, (*layer_path, INNER), where)
+            yield from _layer_variables(layer, layer_path, where, assets, skip=INNER)
+            yield from _model_variables(layer.group(INNER), entry.inner_model, (*layer_path, INNER), where, assets)
         else:
-            yield from _layer_variables(layer, layer_path, where)
+            yield from _layer_variables(layer, layer_path, where, assets)
 
 
 def _layer_groups(model: H5Group, where: str) -> dict[str, H5Group]:
@@ -114,7 +120,7 @@ def _by_class(entries: Sequence[LayerEntry], groups: Mapping[str, H5Group]) -> d
 
 
 def _layer_variables(
-    layer: H5Group, path: LayerPath, where: str, skip: str = ""
+    layer: H5Group, path: LayerPath, where: str, assets: Assets, skip: str = ""
 ) -> Iterator[tuple[LayerPath, Sequence[Variable]]]:
     """The variables of one layer, in order, and below its path those of its parts."""
     if len(path) > MAX_DEPTH:
@@ -122,7 +128,10 @@ def _layer_variables(
     for key, part in layer.groups().items():
         if key == VARIABLES:
             names = sorted((name for name in part.names() if name.isdecimal()), key=int)
-            if names:
-                yield path, [part.variable(name) for name in names]
+            variables = [part.variable(name) for name in names]
+            if layer.name in assets:
+                variables.append(assets[layer.name])
+            if variables:
+                yield path, variables
         elif key not in RANDOM_STATE and key != skip:
-            yield from _layer_variables(part, (*path, key), where)
+            yield from _layer_variables(part, (*path, key), where, assets)

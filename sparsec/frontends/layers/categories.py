@@ -50,7 +50,7 @@ def discretization(layer: Layer) -> Value:
 
 @reads("IntegerLookup")
 def integer_lookup(layer: Layer) -> Value:
-    """IntegerLookup with the vocabulary in its configuration: the place of each integer in it, as an integer or encoded."""
+    """IntegerLookup: the place of each integer in a vocabulary, which was stated or adapted, as an integer or encoded."""
     if layer.flag("invert", False):
         layer.refuse("invert = True is not read")
     mode = layer.text("output_mode", "int")
@@ -72,12 +72,12 @@ def integer_lookup(layer: Layer) -> Value:
 
 
 def _vocabulary(layer: Layer, special: Sequence[object]) -> list[int]:
-    vocabulary = _numbers(layer, "vocabulary")
+    vocabulary: Sequence[float] = _numbers(layer, "vocabulary")
+    stored = layer.stored.first
+    if not vocabulary and stored is not None:
+        vocabulary = layer.statistic("vocabulary", stored.shape).tolist()
     if not vocabulary:
-        layer.refuse(
-            "its configuration holds no vocabulary, as after adapt(); build it with vocabulary=layer.get_vocabulary() and save "
-            "the model again"
-        )
+        layer.refuse("its vocabulary is not stored, as in an .h5 file; build it with vocabulary=layer.get_vocabulary()")
     tokens = [int(token) for token in vocabulary]
     return tokens[len(special) :] if tokens[: len(special)] == list(special) else tokens
 

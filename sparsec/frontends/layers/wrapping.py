@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from sparsec.frontends.layer import Layer, Value, reads
 from sparsec.frontends.source import layer_entry
-from sparsec.frontends.tree import snake_case
+from sparsec.frontends.tree import numbered_names
 
 
 @reads("SpectralNormalization")
@@ -30,12 +28,8 @@ def pipeline(layer: Layer) -> Value | tuple[Value, ...]:
     if not isinstance(inner, list) or not inner:
         layer.refuse("its configuration lists no layers")
     values = tuple(layer.inputs)
-    counts: Counter[str] = Counter()
-    for serialized in inner:
-        name = snake_case(layer_entry(serialized, layer.subject).class_name)
-        count = counts[name]
-        counts[name] += 1
+    names = numbered_names([layer_entry(serialized, layer.subject).class_name for serialized in inner])
+    for name, serialized in zip(names, inner, strict=True):
         given = values[0] if len(values) == 1 else list(values)
-        part = layer.part(f"layers/{name}_{count}" if count else f"layers/{name}", serialized=serialized, args=[given])
-        values = part.outputs()
+        values = layer.part(f"layers/{name}", serialized=serialized, args=[given]).outputs()
     return values if len(values) > 1 else values[0]
