@@ -314,7 +314,7 @@ STFT_MODES = ["log", "magnitude", "psd", "real", "imag", "stft"]
 
 STFT_OPTIONS: list[dict[str, Any]] = [
     *({"mode": mode} for mode in STFT_MODES),
-    *({"mode": mode, "expand_dims": True, "padding": "same", "frame_step": 5} for mode in STFT_MODES),
+    *({"mode": mode, "expand_dims": True, "padding": "same", "frame_step": 5} for mode in ("log", "real", "stft")),
     {"window": "hamming", "fft_length": 32, "scaling": None},
 ]
 
@@ -401,7 +401,7 @@ def test_dead_channels_pass_adaptive_pools_and_crops(wrapped: bool, keras: Any, 
     result.save(tmp_path / "small.npz")
     found = [sparsec.load(tmp_path / "small.npz")(batches[0])]
     if wrapped:
-        with pytest.raises(InputError, match=r"normed/layer.* cannot be written back"):
+        with pytest.raises(InputError, match=r"SpectralNormalization.* cannot be written back"):
             result.save(tmp_path / "small.keras")
     else:
         result.save(tmp_path / "small.keras")
