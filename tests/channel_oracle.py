@@ -344,7 +344,9 @@ class Oracle:
         """Where an output that does not change follows from inputs that do not, or from weights that are zero."""
         computed = [name for name in node.inputs if name in self.constant]
         if node.op in LINEAR and computed == [node.inputs[0]]:
-            return self._linear(node)
+            # What padding makes of constants is a map of its own for each channel, known to nobody else.
+            flat = self._values[node.output].reshape(-1, count)
+            return self._linear(node) & (np.ptp(flat, axis=0) <= EQUAL * np.maximum(1, np.abs(flat).max(axis=0)))
         if node.op in FACTORS:
             return self._all(computed, count) | self._times_zero(node, count)
         if node.op == "depthwise_conv":

@@ -124,7 +124,7 @@ def prove(model: Any, graph: Graph, plantings: Sequence[Planting], seed: int = 0
     """
     inputs = random_inputs(model, seed)
     findings, wanted = Findings(models=1), keras_outputs(model, inputs)
-    lifted, exact_inputs = graph.lifted("float64"), [x.astype(np.float64) for x in inputs]
+    lifted, exact_inputs = graph.lifted("float64"), [in_float64(x) for x in inputs]
     exact = evaluate_graph(lifted, exact_inputs)
     findings.differ("Keras in float32 from float64", seed, of_range(exact, wanted), TAME)
     optimised = optimise(lifted)
@@ -134,6 +134,10 @@ def prove(model: Any, graph: Graph, plantings: Sequence[Planting], seed: int = 0
     _idempotent(findings, seed, lifted)
     _complete(findings, seed, lifted, exact_inputs, optimised, plantings)
     return findings
+
+
+def in_float64(x: Array) -> Array:
+    return x.astype(np.float64) if x.dtype.kind == "f" else x
 
 
 def keras_outputs(model: Any, inputs: Sequence[Array]) -> list[Array]:

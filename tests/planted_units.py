@@ -47,13 +47,16 @@ def plant(model: Any, salt: int) -> tuple[Graph, list[Planting]]:
     plantings = _plant(rng, found.graph, weights)
     for path, variable in found.variables.items():
         assert variable.assign is not None
-        variable.assign(weights[path])
+        # Attention keeps projections by head.
+        variable.assign(weights[path].reshape(variable.shape))
     return read(model).graph, plantings
 
 
 def _values(rng: np.random.Generator, path: str, weight: Array) -> Array:
     name, shape = path.rpartition("/")[2], weight.shape
-    if name == "moving_variance":
+    if name == "embeddings":
+        values = rng.normal(0, 1, shape)
+    elif name == "moving_variance":
         values = rng.uniform(0.3, 1.7, shape)
     elif name == "gamma":
         values = rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape)

@@ -107,6 +107,7 @@ GLOBAL_AVERAGE = {1: L.GlobalAveragePooling1D, 2: L.GlobalAveragePooling2D}
 GLOBAL_MAX = {1: L.GlobalMaxPooling1D, 2: L.GlobalMaxPooling2D}
 MAX_SIZE = 14
 MAX_FLAT = 400
+WORDS = 12
 
 # Weights are drawn anew: Keras' own initialisers would only take time.
 CHEAP = {"kernel_initializer": "zeros"}
@@ -448,6 +449,43 @@ def to_vector(net: Net, c: Choices, x: Any) -> Any:
     return c.pick([GLOBAL_AVERAGE, GLOBAL_MAX])[rank(x)]()(x)
 
 
+def as_sequence(x: Any) -> Any:
+    """A value as a sequence: rows of an image become steps, a vector a single step."""
+    if rank(x) == 0:
+        return L.Reshape((1, channels(x)))(x)
+    return x if rank(x) == 1 else L.Reshape((sizes(x)[0], sizes(x)[1] * channels(x)))(x)
+
+
+@block(weight=2, chain=True)
+def recurrent(net: Net, c: Choices, x: Any) -> Any:
+    x = as_sequence(x)
+    both = c.flip(30)
+    options = {"return_sequences": not c.flip(40), "go_backwards": not both and c.flip(20), "use_bias": not c.flip(20)}
+    cell = c.pick([L.LSTM, L.GRU, L.SimpleRNN])
+    if cell is L.GRU:
+        options["reset_after"] = not c.flip(40)
+    layer = cell(c.between(2, 5), recurrent_initializer="zeros", **CHEAP, **options)
+    return L.Bidirectional(layer, merge_mode=c.pick(["concat", "sum", "ave"]))(x) if both else layer(x)
+
+
+@block(weight=2)
+def attention(net: Net, c: Choices, x: Any) -> Any:
+    """Attention of a sequence to itself, as a residual branch or not."""
+    x = as_sequence(x)
+    x = linear(c, x, c.between(2, 6), keep_size=True)
+    if c.flip(30):
+        return L.Attention(use_scale=False)([x, linear(c, x, channels(x), keep_size=True)])
+    y = L.MultiHeadAttention(c.between(1, 3), c.between(1, 3), use_bias=not c.flip(30), **CHEAP)(x, x)
+    return L.Add()([x, y]) if c.flip(60) else y
+
+
+@block(chain=True)
+def layer_at_every_step(net: Net, c: Choices, x: Any) -> Any:
+    if rank(x) == 2:
+        return L.TimeDistributed(L.Conv1D(c.between(2, 5), 2, padding="same", **CHEAP))(x)
+    return L.TimeDistributed(L.Dense(c.between(2, 5), activation=c.pick(["relu", "softplus"]), **CHEAP))(as_sequence(x))
+
+
 @block()
 def repeated_vector(net: Net, c: Choices, x: Any) -> Any:
     return L.RepeatVector(c.between(2, 4))(x) if rank(x) == 0 else activated(c, x)
@@ -504,9 +542,17 @@ def build(recipe: Recipe) -> keras.Model:
     if len(shape) == 2 and shape[0] == 12:
         shape = (12,)
     sequential = c.flip(12)
-    net.inputs = [keras.Input(shape) for _ in range(2 if not sequential and c.flip(20) else 1)]
-    net.waiting = net.inputs[1:]
-    x = net.inputs[0]
+    words = c.flip(8)
+    if words:
+        shape = (c.pick([8, 5]),)
+    net.inputs = [
+        keras.Input(shape, dtype="int32" if words else None) for _ in range(2 if not sequential and c.flip(20) else 1)
+    ]
+    if words:
+        embedding = L.Embedding(WORDS, c.between(2, 6), embeddings_initializer="zeros")
+        x, *net.waiting = (embedding(value) for value in net.inputs)
+    else:
+        x, *net.waiting = net.inputs
     if c.flip(60) or c.flip(50):
         x = linear(c, x)
     table = CHAIN if sequential else BLOCKS
@@ -517,7 +563,8 @@ def build(recipe: Recipe) -> keras.Model:
     x = _finish(net, Choices(recipe.tail), x)
     if sequential:
         inner = keras.Model(net.inputs[0], x)
-        return keras.Sequential([keras.Input(shape), *(layer for layer in inner.layers if not isinstance(layer, L.InputLayer))])
+        first = keras.Input(shape, dtype=net.inputs[0].dtype)
+        return keras.Sequential([first, *(layer for layer in inner.layers if not isinstance(layer, L.InputLayer))])
     outputs = [x, *net.taps]
     return keras.Model(net.inputs if len(net.inputs) > 1 else net.inputs[0], outputs if len(outputs) > 1 else x)
 
@@ -545,4 +592,9 @@ def _finish(net: Net, c: Choices, x: Any) -> Any:
 def random_inputs(model: keras.Model, seed: int, samples: int = 3) -> list[np.ndarray]:
     """A batch for every input."""
     rng = np.random.default_rng(seed)
-    return [rng.normal(size=(samples, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
+    return [
+        rng.integers(0, WORDS, (samples, *tensor.shape[1:])).astype("int32")
+        if tensor.dtype == "int32"
+        else rng.normal(size=(samples, *tensor.shape[1:])).astype("float32")
+        for tensor in model.inputs
+    ]
