@@ -54,14 +54,10 @@ class Network:
         """Random images."""
         return zoo.images(self.family, count, seed=7)
 
-    def prune(self, sparsity: float, whole: bool) -> None:
-        """Zero a share of the units of the dense network, in groups."""
+    def compiled(self, sparsity: float = 0.0, *, whole: bool = True, **options: Any) -> Compiled:
+        """The network with a share of its units pruned in groups, compiled."""
         self.model.set_weights(self.weights)
         sparsec.prune_units(self.model, sparsity, whole=whole)
-
-    def compiled(self, sparsity: float = 0.0, *, whole: bool = True, **options: Any) -> Compiled:
-        """The network, pruned and compiled."""
-        self.prune(sparsity, whole)
         return sparsec.compile(self.model, verify=False, **options)
 
 

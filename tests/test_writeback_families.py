@@ -52,10 +52,9 @@ def small_network() -> Any:
 
 
 def shrunk(model: Any, folder: Path) -> tuple[Any, sparsec.compiler.Compiled]:
-    """A model, half of its units zeroed, through a file: written back small, and loaded by Keras."""
+    """A model through a file: written back small, and loaded by Keras."""
     import keras
 
-    sparsec.prune_units(model, 0.5)
     source = zoo.save(model, folder)
     result = sparsec.compile(source, verify=False)
     result.save(folder / "small.keras")
@@ -94,7 +93,7 @@ def check_litert(model: Any, batch: np.ndarray, wanted: np.ndarray, converted: b
 @pytest.mark.parametrize("family", [*zoo.FAMILIES, *OTHERS], ids=lambda family: family.name)
 def test_networks_come_back_smaller(family: zoo.Family, tmp_path: Path) -> None:
     family = replace(family, size=min(family.size, 107 if "Inception" in family.name else 75))
-    model = zoo.build(family, sparsity=0.0)
+    model = zoo.build_unit_pruned(family, 0.5)
     batch = zoo.images(family, SAMPLES, seed=7)
     small, result = shrunk(model, tmp_path)
     wanted = np.asarray(model.predict(batch, verbose=0))
@@ -118,6 +117,7 @@ def test_a_small_network_comes_back_smaller(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for layer in zoo.layers_of(model):
         zoo.draw_weights(layer, rng, 0.0)
+    sparsec.prune_units(model, 0.5)
     batch = rng.uniform(-1, 1, (8, 12, 12, 3)).astype(np.float32)
     zoo.calibrate_batchnorm(model, batch)
     zoo.perturb_batchnorm(model, rng)
@@ -135,7 +135,7 @@ def test_litert_takes_a_written_model_by_its_own_way(tmp_path: Path) -> None:
     import tensorflow as tf
 
     family = replace(zoo.FAMILIES[4], size=64)
-    small, _ = shrunk(zoo.build(family, sparsity=0.0), tmp_path)
+    small, _ = shrunk(zoo.build_unit_pruned(family, 0.5), tmp_path)
     batch = zoo.images(family, 1, seed=7)
     converted = tf.lite.TFLiteConverter.from_keras_model(small).convert()
     check_litert(small, batch, np.asarray(small(batch)), converted)

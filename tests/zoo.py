@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.pruning import prune_units
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
@@ -29,6 +31,9 @@ GATE_SCALE = 0.3
 """What kernels of squeeze-and-excite gates are scaled by: gates that saturate make a network chaotic, as no trained one is."""
 
 CALIBRATION_SAMPLES = 16
+
+LEAST_VARIANCE = 1e-6
+"""Channels that vary less keep the statistics that they had before their units were pruned."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,40 @@ def build(family: Family, seed: int = 0, sparsity: float = SPARSITY) -> Any:
         seed: of the weights.
         sparsity: the share of zeros in every kernel.
     """
+    model, rng = _dense(family, seed, sparsity)
+    prune_random(model, rng, sparsity)
+    calibrate_batchnorm(model, images(family, CALIBRATION_SAMPLES, seed + 1))
+    perturb_batchnorm(model, rng)
+    return model
+
+
+def build_unit_pruned(family: Family, sparsity: float, whole: bool = False, seed: int = 0) -> Any:
+    """The network with a share of its units pruned in groups, and statistics of what is left of it.
+
+    Args:
+        family: which one.
+        sparsity: the share of units, in all but the output layer.
+        whole: whether biases and BatchNormalization of pruned units are zeroed too.
+        seed: of the weights.
+    """
+    model, rng = _dense(family, seed, sparsity)
+    batch = images(family, CALIBRATION_SAMPLES, seed + 1)
+    calibrate_batchnorm(model, batch)
+    norms = [layer for layer in layers_of(model) if type(layer).__name__ == "BatchNormalization"]
+    dense = [(layer.moving_mean.numpy(), layer.moving_variance.numpy()) for layer in norms]
+    prune_units(model, sparsity, whole=whole)
+    calibrate_batchnorm(model, batch)
+    for layer, (mean, variance) in zip(norms, dense, strict=True):
+        # A channel that is constant now would be divided by nearly nothing, and Keras' own rounding would be all that shows.
+        constant = layer.moving_variance.numpy() < LEAST_VARIANCE
+        layer.moving_mean.assign(np.where(constant, mean, layer.moving_mean.numpy()))
+        layer.moving_variance.assign(np.where(constant, variance, layer.moving_variance.numpy()))
+    perturb_batchnorm(model, rng)
+    return model
+
+
+def _dense(family: Family, seed: int, sparsity: float) -> tuple[Any, np.random.Generator]:
+    """The network with random weights whose signals keep their size once a share of the inputs of each layer is gone."""
     import keras
 
     keras.backend.clear_session()
@@ -92,10 +131,7 @@ def build(family: Family, seed: int = 0, sparsity: float = SPARSITY) -> Any:
     rng = np.random.default_rng(seed)
     for layer in layers_of(model):
         draw_weights(layer, rng, sparsity)
-    prune_random(model, rng, sparsity)
-    calibrate_batchnorm(model, images(family, CALIBRATION_SAMPLES, seed + 1))
-    perturb_batchnorm(model, rng)
-    return model
+    return model, rng
 
 
 def layers_of(model: Any) -> Iterator[Any]:
