@@ -637,6 +637,10 @@ def test_a_unit_of_a_recurrent_layer_goes_with_all_its_gates(op, gates, attrs):
     before = model.graph.with_nodes(model.graph.nodes, pruned(model, found))
     small, _, _ = shrink(simplify(before))
     assert small.weights["a/recurrent_kernel"].shape == (4, gates * 4)
+    classic = model.graph.with_nodes(model.graph.nodes, pruned(model, plan(model, 0.5)))
+    kept, _, decisions = shrink(simplify(classic))
+    assert kept.weights["a/recurrent_kernel"].shape == (8, gates * 8)
+    assert "4 dead channels kept: its bias moves it from step to step" in [decision.reason for decision in decisions]
     x = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
     np.testing.assert_allclose(evaluate_graph(small, [x])[0], evaluate_graph(before, [x])[0], atol=1e-6)
 

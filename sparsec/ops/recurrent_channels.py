@@ -24,6 +24,9 @@ ALONG_UNITS = frozenset({"log_softmax", "softmax", "sparsemax"})
 """The activations in which a unit depends on the others."""
 
 
+CHANGES = "its bias moves it from step to step"
+
+
 class RecurrentRule(ChannelRule):
     """Units stand and fall with all that belongs to them.
 
@@ -142,6 +145,10 @@ class RecurrentRule(ChannelRule):
                 state = facts[view.node.inputs[index]]
                 begins &= state.known & (state.values == 0)
         return begins
+
+    def lingering(self, view: NodeView) -> tuple[Mask, str]:
+        moved = self._used(view, KERNEL).any(axis=0) | self._used(view, RECURRENT_KERNEL).any(axis=0)
+        return np.asarray(~moved & ~view.cache["zero"]), CHANGES
 
     # --- reads ---
 

@@ -139,6 +139,10 @@ class ChannelRule(ABC):
         """The attributes that change once each value has only its channels ``kept`` left."""
         return {}
 
+    def lingering(self, view: NodeView) -> tuple[Mask, str]:
+        """The output channels that depend on no input and are no constants all the same, and why; for reports."""
+        return np.zeros(view.channels(view.node.outputs[0]), bool), ""
+
     def spoils(self, view: NodeView) -> str:
         """Why a channel that is constant in an input may not be so in the output; empty where the operator ends classes."""
         return ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sparsec.ops import get_op
-from sparsec.ops.channels import Ids, Mask, NodeView
+from sparsec.ops.channels import ChannelRule, Ids, Mask, NodeView
 from sparsec.passes.report import Decision
 from sparsec.passes.shrink.analysis import Analysis
 
@@ -25,7 +25,7 @@ def decisions(analysis: Analysis) -> list[Decision]:
     spoiled = _spoiled(analysis)
     found: list[Decision] = []
     seen: set[str] = set()
-    for view, _, reason in analysis.views:
+    for view, rule, reason in analysis.views:
         # The kernel of a linear operator, or the table of a look-up.
         kernel = next((view.node.inputs[index] for index in get_op(view.node.op).matrix_rows if view.is_weight(index)), None)
         if kernel is None or kernel in seen:
@@ -33,17 +33,19 @@ def decisions(analysis: Analysis) -> list[Decision]:
         seen.add(kernel)
         ids = analysis.classes.values[view.node.outputs[0]]
         before, after = ids.size, int((~analysis.removed[ids]).sum())
-        if reason:
+        if rule is None:
             found.append(Decision(STAGE, view.node.layer, "refused", reason, before, before))
             continue
         found += [
             Decision(STAGE, view.node.layer, outcome, text, before, after, count)
-            for outcome, text, count in _of_layer(analysis, view, ids, spoiled)
+            for outcome, text, count in _of_layer(analysis, view, rule, ids, spoiled)
         ]
     return found
 
 
-def _of_layer(analysis: Analysis, view: NodeView, ids: Ids, spoiled: dict[int, str]) -> Iterator[tuple[str, str, int]]:
+def _of_layer(
+    analysis: Analysis, view: NodeView, rule: ChannelRule, ids: Ids, spoiled: dict[int, str]
+) -> Iterator[tuple[str, str, int]]:
     """Outcome, reason and number of channels of each decision about one layer."""
     gone = analysis.removed[ids]
     carried = gone & np.isin(ids, list(analysis.carriers))
@@ -58,6 +60,8 @@ def _of_layer(analysis: Analysis, view: NodeView, ids: Ids, spoiled: dict[int, s
             yield "refused", f"{_dead(count)} kept: {why}", count
     held = _held(analysis, view, ids)
     reasons = Counter(spoiled.get(int(class_), "tied to channels that are not dead") for class_ in ids[held])
+    lingering, why_not = rule.lingering(view)
+    reasons += Counter({why_not: int((lingering & ~gone).sum())})
     for why, count in reasons.items():
         yield "refused", f"{_dead(count)} kept: {why}", count
 
