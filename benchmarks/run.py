@@ -6,13 +6,14 @@ import families
 import import_time
 import kernels
 import networks
+import recurrent
 import shrunk
 import widths
 
 
 def main() -> None:
     """Run them one after the other, those first that others disturb most."""
-    for benchmark in (import_time, kernels, networks, shrunk, widths, families):
+    for benchmark in (import_time, kernels, networks, recurrent, shrunk, widths, families):
         print(f"--- {benchmark.__name__}", flush=True)
         benchmark.main()
 

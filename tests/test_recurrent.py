@@ -729,3 +729,29 @@ def test_a_cell_that_would_need_a_bias_is_refused(keras: Any, tmp_path: Path) ->
     model.get_layer("dense").set_weights([kernel, bias])
     with pytest.raises(InputError, match=r"'lstm' \(LSTM\) loses channels.*a cell would need a bias that it has not"):
         written_back(model, tmp_path, ".keras")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", ["lstm", "gru"])
+def test_errors_stay_small_over_two_hundred_steps(op: str) -> None:
+    """Sparse products round otherwise than dense ones; the state carries that on from step to step."""
+    rng, units, steps = np.random.default_rng(0), 1024, 200
+    weights = {
+        f"l/{name}": rng.normal(size=(rows, GATES[op] * units)) / np.sqrt(rows * 0.1)
+        for name, rows in (("kernel", 64), ("recurrent", units))
+    }
+    for array in weights.values():
+        array[rng.random(array.shape) < 0.9] = 0.0
+    attrs = {"activation": "tanh", "recurrent_activation": "sigmoid", **({"reset_after": True} if op == "gru" else {})}
+    node = make_node(op, "l", ["x", "l/kernel", "", "l/recurrent"], ["y", *STATES[op]], "l", **attrs)
+    x = Input("x", TensorType("float32", (N, steps, 64)))
+    graph = Graph((x,), (Port("y", "y"),), (node,), {path: array.astype("float32") for path, array in weights.items()})
+    model, inputs = Model(lower(graph)), arrays(graph, 1)
+    assert "dense/csr a step" in model.summary()
+    (sparse,), (dense,), (exact,) = (
+        model.run(inputs),
+        evaluate_graph(graph, inputs),
+        evaluate_graph(graph, inputs, dtype="float64"),
+    )
+    for wanted in (dense, exact):
+        assert np.abs(sparse - wanted).max() <= 1e-4 * np.ptp(exact)

@@ -333,6 +333,24 @@ def masked(kit: Kit) -> Made:
     return Made(model, [inputs])
 
 
+def steps(kit: Kit) -> Made:
+    """Masked steps, states passed on, stacked cells, both directions merged, a layer for each step, ConvLSTM."""
+    layers = kit.layers
+    words, sentences = kit.keras.Input((4, 3)), kit.keras.Input((3, 4, 2))
+    masked = layers.Masking()(words)
+    x, *states = layers.LSTM(2, return_sequences=True, return_state=True)(masked)
+    x = layers.RNN([layers.LSTMCell(2), layers.GRUCell(2)], return_sequences=True)(x)
+    x = layers.LSTM(2, recurrent_activation="hard_sigmoid")(x, initial_state=states)
+    both = layers.Bidirectional(layers.SimpleRNN(2, return_sequences=True), merge_mode="ave")(masked)
+    each = layers.GRU(2)(layers.TimeDistributed(layers.LSTM(2))(layers.Masking()(sentences)))
+    lines = layers.ConvLSTM1D(2, 2)(sentences)
+    model = kit.model([words, sentences], [x, both, each, lines])
+    kit.fill(model)
+    inputs = [kit.normal(SAMPLES, 4, 3), kit.normal(SAMPLES, 3, 4, 2)]
+    inputs[0][0, 2:] = inputs[0][1, :1] = inputs[1][0, 1] = inputs[1][2, 0, 1:3] = 0
+    return Made(model, inputs)
+
+
 def attention(kit: Kit) -> Made:
     """Self-attention, and attention of one input to another."""
     layers = kit.layers
@@ -476,7 +494,7 @@ Builder = Callable[[Kit], Made | tuple[Any, list[Array]]]
 
 MODELS: tuple[Builder, ...] = (mlp, lenet, resnet, mobile, nested, ops, series, norm, axes)
 MORE: tuple[Builder, ...] = (volume, lstm, gru, masked, attention, words)
-KERAS2: tuple[Builder, ...] = (images, local, categories)
+KERAS2: tuple[Builder, ...] = (images, local, categories, steps)
 PRUNED: tuple[Builder, ...] = (pruned_sequential, pruned_functional, pruned_part)
 
 

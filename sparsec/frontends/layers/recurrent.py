@@ -14,6 +14,7 @@ from sparsec.frontends.layer import Layer, Value, reads, tensors
 from sparsec.frontends.layers.activations import HARD_SIGMOID, LEAKY_LAYER_SLOPE, LEAKY_SLOPE, stated_activation
 from sparsec.frontends.layers.convolutional import Window, read_padding
 from sparsec.frontends.layers.formats import is_channels_first
+from sparsec.frontends.layers.masks import any_channel
 from sparsec.frontends.options import Options
 from sparsec.frontends.source import INNER
 from sparsec.frontends.tree import numbered_names
@@ -334,8 +335,19 @@ def time_distributed(layer: Layer) -> Value:
         layer.refuse(f"its layer has {len(outputs)} outputs where one was expected")
     (y,) = outputs
     sizes = [layer.size(y, axis) for axis in range(1, y.rank)]
-    unfolded = layer.emit("reshape", y, shape=(-1, layer.size(x, 1), *sizes))
-    return layer.masked(unfolded, mask)
+    steps = layer.size(x, 1)
+    unfolded = layer.emit("reshape", y, shape=(-1, steps, *sizes))
+    return layer.masked(unfolded, mask if layer.saved_by.generation == 3 else _distributed_mask(layer, steps, mask, y.mask))
+
+
+def _distributed_mask(layer: Layer, steps: int, mask: Value | None, inner: Value | None) -> Value | None:
+    """The mask of a TimeDistributed in Keras 2: that of its layer, or where it has none, whether anything of a step counts."""
+    if inner is not None:
+        sizes = [layer.size(inner, axis) for axis in range(1, inner.rank)]
+        return layer.emit("reshape", inner, shape=(-1, steps, *sizes))
+    while mask is not None and mask.rank > 2:
+        mask = any_channel(layer, mask)
+    return mask
 
 
 def _works_everywhere(inner: Layer) -> bool:
