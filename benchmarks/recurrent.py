@@ -35,12 +35,12 @@ COLUMNS = (
     Column("Sparse from dense", numeric=True),
 )
 
-TEXT = f"""One layer of {UNITS} units over {STEPS} steps of {CHANNELS} channels, {ZEROS:.0%} of both kernels zero, the rest random
-and as large as keeps the state moving. *Sparse* is a bundle in sparsec's runtime, *dense* the same weights in dense
-products, both in float32; *float64* is the reference. Errors are the largest of all units up to that step, over
-the range of the outputs of all steps. Above the table: the kernels that were chosen for one sample, and the median
-time of the whole sequence with one thread, all in turn; *without zeros* is the same layer where no weight is
-zero, in the same runtime."""
+TEXT = f"""One layer of {UNITS} units over {STEPS} steps of {CHANNELS} channels, {ZEROS:.0%} of both kernels zero, the rest
+random and as large as keeps the state moving. *Sparse* is a bundle in sparsec's runtime, *dense* the same weights in
+dense products, both in float32; *float64* is the reference. Errors are the largest of all units up to that step,
+over the range of the outputs of all steps. Above the table: the kernels that were chosen for one sample, and the
+median time of the whole sequence with one thread, all in turn; *without zeros* is the same layer where no weight
+is zero, in the same runtime."""
 
 
 @dataclass(frozen=True)
