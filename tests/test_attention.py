@@ -491,6 +491,26 @@ def test_tables_and_projections_are_stored_sparse(keras: Any) -> None:
     assert encodings[f"{tables[0].name}/embeddings"] != "dense"
 
 
+def test_a_table_that_is_used_in_reverse_is_stored_once(keras: Any, tmp_path: Path) -> None:
+    import onnxruntime
+
+    import sparsec
+
+    words = keras.Input((6,), dtype="int32")
+    table = keras.layers.ReversibleEmbedding(WORDS, 8, name="table")
+    model = keras.Model(words, table(keras.layers.Dense(8, activation="relu", name="between")(table(words)), reverse=True))
+    fill(model)
+    given = batches(model)[0]
+    (wanted,) = keras_outputs(model, [given])
+    result = sparsec.compile(model)
+    assert set(result.program.tensors) == {"table/embeddings", "between/kernel", "between/bias"}
+    for name in ("model.npz", "model.onnx"):
+        result.save(tmp_path / name)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    found = [sparsec.load(tmp_path / "model.npz")(given), *session.run(None, {session.get_inputs()[0].name: given})]
+    assert all(np.abs(output - wanted).max() <= TOLERANCE * np.ptp(wanted) for output in found)
+
+
 def test_indices_are_drawn_from_their_tables(keras: Any) -> None:
     from sparsec.frontends import read
 

@@ -30,11 +30,16 @@ def simplify(graph: Graph) -> Graph:
 
 
 def fold_constants(graph: Graph) -> Graph:
-    """Evaluate the nodes that read weights alone."""
+    """Evaluate the nodes that read weights alone.
+
+    A weight that others read as it is is not stored transposed as well: transposing moves nothing.
+    """
     weights: dict[str, Array] = dict(graph.weights)
+    consumers = graph.consumers()
     kept: list[Node] = []
     for node in graph.nodes:
-        if all(name == ABSENT or name in weights for name in node.inputs):
+        shared = node.op == "transpose" and any(reader.op != "transpose" for reader in consumers[node.inputs[0]])
+        if not shared and all(name == ABSENT or name in weights for name in node.inputs):
             results = get_op(node.op).evaluate(node.attrs, [weights.get(name) for name in node.inputs])
             weights.update(zip(node.outputs, results, strict=True))
         else:
