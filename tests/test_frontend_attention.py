@@ -15,6 +15,9 @@ from sparsec.frontends import read
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*destroy the mask information")
 
+HALF = 4e-3
+"""Of the range of an output, where Keras computes in half precision."""
+
 WORDS = 12
 """The size of every vocabulary here."""
 
@@ -416,6 +419,28 @@ def test_reversible_embedding(keras: Any, tmp_path: Path, dtype: str, options: d
 
     # Keras stores the two variables of untied tables in legacy files under one name.
     check(keras, tmp_path, build, dtype, h5=options.get("tie_weights", True))
+
+
+def test_half_precision(keras: Any, tmp_path: Path) -> None:
+    keras.backend.clear_session()
+    keras.config.set_dtype_policy("mixed_float16")
+    layers = keras.layers
+    words = keras.Input((6,), dtype="int32")
+    outputs = []
+    for make in (
+        lambda x: layers.MultiHeadAttention(2, 3)(x, x),
+        lambda x: layers.MultiHeadAttention(2, 3, dropout=0.1)(x, x, use_causal_mask=True),
+        lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x),
+        lambda x: layers.Attention(use_scale=True)([x, x]),
+        lambda x: layers.AdditiveAttention()([x, x]),
+        lambda x: layers.EinsumDense("abc,cd->abd", (None, 3))(layers.Dot(2)([x, x])),
+    ):
+        outputs.append(make(layers.Embedding(WORDS, 4, mask_zero=True)(words)))
+    model = keras.Model(words, outputs)
+    keras.config.set_dtype_policy("float32")
+    fill(model)
+    batches = batches_for(model)
+    agree(read_all(model, tmp_path), batches, keras_outputs(model, batches), HALF)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

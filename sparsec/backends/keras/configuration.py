@@ -17,33 +17,66 @@ from sparsec.frontends.source import LayerPath, Source, Variable
 SCALED_BY_WIDTH = frozenset({"MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"})
 """The layers that divide dot products by the root of the width of a head."""
 
-QUERIES = "query_dense"
-"""The part of such a layer that makes its queries."""
+ONE_WIDTH = frozenset({"GroupQueryAttention", "GroupedQueryAttention"})
+"""Those in which the heads of keys and values have one width."""
+
+WIDTHS = {
+    **dict.fromkeys(("query_dense/kernel", "key_dense/kernel", "value_dense/kernel", "gate_dense/kernel"), 2),
+    **dict.fromkeys(("query_dense/bias", "key_dense/bias", "value_dense/bias", "gate_dense/bias", "output_dense/kernel"), 1),
+}
+"""The axis of each variable of such a layer that is the width of a head."""
+
+OPTIONAL = frozenset(name for name in WIDTHS if name.endswith("/bias") or name.startswith("gate_dense/"))
+"""The variables that such a layer may be without."""
 
 
 def complete(model: Interpreted, edits: Edits) -> dict[LayerPath, LayerEdit]:
     """The edits, with those that a change of the configuration asks for.
 
     The statistics of an adapted Normalization stand behind constants of the graph. Attention divides its queries by the root of
-    their width, so that what is left of them is multiplied to make up for it.
+    their width, so that what is left of them is multiplied to make up for it; where keys and values must have one width, the
+    narrower ones get channels of zeros.
 
     Raises:
         InputError: what is left of a layer cannot be stated.
     """
     source, result = model.source, dict(edits)
     for path, entry, _ in walk(source.config, source.description):
-        for part in parts_of(path, entry, edits):
+        parts = parts_of(path, entry, edits)
+        for part in parts:
             edit = result[part]
-            variables = dict(edit.variables)
             if entry.class_name == "Normalization" and edit.constants and entry.config.get("mean") is None:
                 stored = source.variables[path]
-                variables |= {index: VariableEdit(channel_slice(edit, len(stored[index].shape))) for index in (0, 1)}
-            if entry.class_name in SCALED_BY_WIDTH:
-                for index, change in variables.items():
-                    if f"/{QUERIES}/" in change.weight:
-                        before = source.variables[part][index].shape
-                        variables[index] = replace(change, factor=sqrt(change.shape(before)[-1] / before[-1]))
-            result[part] = replace(edit, variables=variables)
+                slices = {index: VariableEdit(channel_slice(edit, len(stored[index].shape))) for index in (0, 1)}
+                result[part] = replace(edit, variables={**edit.variables, **slices})
+        if entry.class_name in SCALED_BY_WIDTH:
+            result.update(_of_one_width(source, {part: edits[part] for part in parts}, entry.class_name in ONE_WIDTH))
+    return result
+
+
+def _of_one_width(source: Source, edits: Edits, equal: bool) -> dict[LayerPath, LayerEdit]:
+    """The edits of an attention layer and its parts, with the factors of its queries, and with equal widths if need be."""
+    named = {
+        (part, index): "/".join(change.weight.rsplit("/", 2)[-2:])
+        for part, edit in edits.items()
+        for index, change in edit.variables.items()
+    }
+    before = {place: source.variables[place[0]][place[1]].shape for place in named}
+    after = {place: edits[place[0]].variables[place[1]].shape(before[place]) for place in named}
+    # What is not edited stays as wide as it was.
+    shapes = after if WIDTHS.keys() - OPTIONAL <= set(named.values()) else before
+    widest = max((shapes[place][WIDTHS[name]] for place, name in named.items() if name in WIDTHS), default=0)
+    result = {part: replace(edit, variables=dict(edit.variables)) for part, edit in edits.items()}
+    for (part, index), name in named.items():
+        if name not in WIDTHS:
+            continue
+        axis, change = WIDTHS[name], edits[part].variables[index]
+        width = widest if equal else after[part, index][axis]
+        if width > after[part, index][axis]:
+            change = replace(change, widths={axis: width})
+        if name.startswith("query_dense/"):
+            change = replace(change, factor=sqrt(width / before[part, index][axis]))
+        result[part].variables[index] = change
     return result
 
 

@@ -24,12 +24,14 @@ class VariableEdit:
         weight: that weight's path in the graph.
         view: how the weight is made of the variable; ``None`` where it is the variable itself.
         factor: what all values are multiplied by afterwards, where a number that the configuration states changes with them.
+        widths: the sizes to which axes are filled up with zeros in the end, where the configuration has one number for several.
     """
 
     edit: WeightEdit
     weight: str = ""
     view: MatrixView | None = None
     factor: float = 1.0
+    widths: Mapping[int, int] = field(default_factory=dict)
 
     def shape(self, before: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a variable that had the shape ``before``.
@@ -37,14 +39,7 @@ class VariableEdit:
         Raises:
             InputError: what is left of axes that the weight merges is no array.
         """
-        if self.view is None:
-            return self.edit.shape(before)
-        after = list(before)
-        for axis, merged in enumerate(self.view.merged()):
-            if axis in self.edit.kept:
-                for own, size in zip(merged, _left(self.edit.kept[axis], [before[own] for own in merged]), strict=True):
-                    after[own] = size
-        return tuple(after)
+        return tuple(self.widths.get(axis, size) for axis, size in enumerate(self._left(before)))
 
     def __call__(self, array: Array) -> Array:
         """The new values, in the dtype of the old ones; sums are done in float64 and rounded once."""
@@ -54,10 +49,35 @@ class VariableEdit:
         """An array that goes with the variable, such as a slot of an optimizer, without what goes."""
         return self._viewed(array, self.edit.sliced)
 
+    def stated(self, weight: Array, before: tuple[int, ...]) -> Array:
+        """The weight as it is read from what is written: of the shrunk graph's, with factor and zeros.
+
+        Args:
+            weight: of the shrunk graph.
+            before: the shape of the variable before.
+        """
+        if self.view is None:
+            return self._scaled(weight)
+        return self.view.read(self._filled(self.view.stored(self._scaled(weight), self._left(before))))
+
+    def _left(self, before: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape without the zeros."""
+        if self.view is None:
+            return self.edit.shape(before)
+        after = list(before)
+        for axis, merged in enumerate(self.view.merged()):
+            if axis in self.edit.kept:
+                for own, size in zip(merged, _left(self.edit.kept[axis], [before[own] for own in merged]), strict=True):
+                    after[own] = size
+        return tuple(after)
+
     def _viewed(self, array: Array, edit: Callable[[Array], Array]) -> Array:
         if self.view is None:
             return edit(array)
-        return self.view.stored(edit(self.view.read(array)), self.shape(array.shape))
+        return self._filled(self.view.stored(edit(self.view.read(array)), self._left(array.shape)))
+
+    def _filled(self, array: Array) -> Array:
+        return np.pad(array, [(0, self.widths.get(axis, size) - size) for axis, size in enumerate(array.shape)])
 
     def _scaled(self, weight: Array) -> Array:
         return weight if self.factor == 1.0 else (weight.astype(np.float64) * self.factor).astype(weight.dtype)

@@ -238,7 +238,7 @@ def _inserted(before: str, added: str, names: Any) -> list[Any]:
 
 def _verify(file: Path, out: Path, model: Interpreted, shrunk: Graph, edits: Edits) -> None:
     """Check that a written file holds what it should, read from it as any other."""
-    factors = {change.weight: change.factor for edit in edits.values() for change in edit.variables.values()}
+    changes = {change.weight: change for edit in edits.values() for change in edit.variables.values()}
     written = read(file)
     found = written.graph.weights
     missing = {path for path in shrunk.weights if path not in model.graph.weights} ^ (
@@ -246,11 +246,11 @@ def _verify(file: Path, out: Path, model: Interpreted, shrunk: Graph, edits: Edi
     )
     wrong = sorted(missing | (model.variables.keys() - written.variables.keys()))
     stored = {path: variable.dtype for path, variable in written.variables.items()}
-    wrong += [
-        path
-        for path, array in shrunk.weights.items()
-        if path in found and not _same(found[path], array * factors.get(path, 1.0), stored.get(path, ""))
-    ]
+    for path, array in shrunk.weights.items():
+        if path in changes and path in model.variables:
+            array = changes[path].stated(array, model.variables[path].shape)
+        if path in found and not _same(found[path], array, stored.get(path, "")):
+            wrong.append(path)
     if wrong:
         raise VerificationError(
             f"{out}: what was written holds other weights than it should ({wrong[0]!r}), so nothing is kept of it; this is a "

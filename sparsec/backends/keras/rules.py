@@ -223,9 +223,7 @@ def multi_head_attention(layer: EditedLayer) -> None:
 def group_query_attention(layer: EditedLayer) -> None:
     """GroupQueryAttention: heads and their groups, of one width."""
     _check_no_bias(layer)
-    query, key, value, output = (layer.weights[f"{part}_dense/kernel"] for part in ("query", "key", "value", "output"))
-    if key[2] != value[2]:
-        layer.refuse(f"its keys would have {key[2]} channels a head and its values {value[2]}, which it states as one number")
+    query, key, output = (layer.weights[f"{part}_dense/kernel"] for part in ("query", "key", "output"))
     if output[2:] != query[:1]:
         layer.refuse(f"its output would have {output[2]} channels and its queries {query[0]}, which are the same in Keras")
     layer.config["num_query_heads"], layer.config["head_dim"] = query[1:]

@@ -32,9 +32,8 @@ TAKEN = (3, 8)
 """Since this version MultiHeadAttention takes the mask of its queries from them alone, whatever its call gives, and takes the
 masks off its inputs, for all that reads them afterwards."""
 
-MASKED = {"float16": -3e4}
-MASKED_WIDE = -1e9
-"""What is added to masked logits, or takes their place, by dtype."""
+MASKED = -1e9
+"""What is added to masked logits, or takes their place."""
 
 
 @dataclass(frozen=True)
@@ -343,7 +342,7 @@ def _weights(layer: Layer, logits: Value, mask: Value | None, rule: Rule) -> Val
         mask = positions if mask is None else both(layer, mask, positions)
     if mask is None:
         return layer.emit("softmax", logits, axis=-1)
-    lowered = layer.like(logits, MASKED.get(logits.type.dtype, MASKED_WIDE))
+    lowered = layer.like(logits, MASKED)
     if rule.empty == "added":
         lowered = layer.emit("add", logits, lowered)
     weights = layer.emit("softmax", layer.emit("where", mask, logits, lowered), axis=-1)
