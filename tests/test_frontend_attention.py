@@ -426,17 +426,15 @@ def test_half_precision(keras: Any, tmp_path: Path) -> None:
     keras.config.set_dtype_policy("mixed_float16")
     layers = keras.layers
     words = keras.Input((6,), dtype="int32")
-    outputs = []
-    for make in (
+    calls = (
         lambda x: layers.MultiHeadAttention(2, 3)(x, x),
         lambda x: layers.MultiHeadAttention(2, 3, dropout=0.1)(x, x, use_causal_mask=True),
         lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x),
         lambda x: layers.Attention(use_scale=True)([x, x]),
         lambda x: layers.AdditiveAttention()([x, x]),
         lambda x: layers.EinsumDense("abc,cd->abd", (None, 3))(layers.Dot(2)([x, x])),
-    ):
-        outputs.append(make(layers.Embedding(WORDS, 4, mask_zero=True)(words)))
-    model = keras.Model(words, outputs)
+    )
+    model = keras.Model(words, [call(layers.Embedding(WORDS, 4, mask_zero=True)(words)) for call in calls])
     keras.config.set_dtype_policy("float32")
     fill(model)
     batches = batches_for(model)
