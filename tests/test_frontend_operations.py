@@ -17,7 +17,7 @@ import pytest
 from keras_models import SAMPLES, TOLERANCE, agree, fill, keras_outputs, random_inputs, read_all
 
 import sparsec
-from sparsec.errors import UnsupportedLayerError
+from sparsec.errors import InputError, UnsupportedLayerError
 from sparsec.frontends import read
 from sparsec.ops import evaluate_graph
 
@@ -436,3 +436,34 @@ def test_what_is_refused(build: Refusal, match: str, keras: Any) -> None:
     with pytest.raises(UnsupportedLayerError, match=match) as caught:
         read(model)
     assert "\n" not in str(caught.value)
+
+
+def test_written_back_between_operations(keras: Any) -> None:
+    """Dead channels go through operations, whose target shapes are corrected; numbers of them in a call are not."""
+    ops, layers = keras.ops, keras.layers
+
+    def model(between: Callable[[Any], Any]) -> Any:
+        x = keras.Input((6, 6, 3))
+        y = layers.Conv2D(8, 3, padding="same", activation="relu", name="pruned")(x)
+        built = keras.Model(x, layers.Dense(4)(between(y)))
+        fill(built)
+        kernel, bias = (np.asarray(weight).copy() for weight in built.get_layer("pruned").get_weights())
+        kernel[..., [0, 2, 5]] = 0
+        built.get_layer("pruned").set_weights([kernel, bias])
+        return built
+
+    cases = [
+        lambda y: ops.reshape(y, (-1, 36, 8)) * 2.0 + 1.0,
+        lambda y: ops.reshape(y[:, 1:4], (-1, 144)),
+        lambda y: ops.mean(ops.exp(-y), axis=(1, 2)),
+        lambda y: ops.sum(ops.pad(y, [[0, 0], [1, 1], [0, 0], [0, 0]]), axis=1),
+    ]
+    for between in cases:
+        before = model(between)
+        (given,) = random_inputs(before)
+        small = sparsec.shrink(before)
+        assert small.get_layer("pruned").filters == 5
+        wanted, found = np.asarray(before(given)), np.asarray(small(given))
+        assert np.abs(found - wanted).max() <= 1e-5 * np.ptp(wanted)
+    with pytest.raises(InputError, match="cannot be written back"):
+        sparsec.shrink(model(lambda y: y * np.arange(8, dtype=np.float32)))

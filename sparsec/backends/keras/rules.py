@@ -311,9 +311,14 @@ PARTS = ("layer", "backward_layer", "cell", "cells")
 
 @edits("Reshape")
 def reshape(layer: EditedLayer) -> None:
-    """Reshape: the last size of its target."""
+    """Reshape: the last size of its target; the operation of that name states the batch and all sizes."""
     shape = layer.attribute("shape")
-    if shape is not None:
+    if shape is None:
+        return
+    if "newshape" in layer.config:
+        stated = zip(layer.config["newshape"], shape, strict=True)
+        layer.config["newshape"] = [old if old in (None, -1) or new < 1 else new for old, new in stated]
+    else:
         layer.config["target_shape"] = [*layer.config["target_shape"][:-1], shape[-1]]
 
 

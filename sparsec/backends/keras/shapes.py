@@ -116,8 +116,11 @@ def correct_shapes(config: Config, where: str, before: Shapes, after: Shapes, id
             options: dict[str, Any] = entry.config  # type: ignore[assignment]
             _correct_layer(options, item, before[path], after[path])
             if path in idle:
-                shape = corrected([None, *options["target_shape"]], _pairs(before[path].outputs, after[path].outputs))
-                options["target_shape"] = shape[1:]
+                pairs = _pairs(before[path].outputs, after[path].outputs)
+                if "newshape" in options:
+                    options["newshape"] = corrected(options["newshape"], pairs)
+                else:
+                    options["target_shape"] = corrected([None, *options["target_shape"]], pairs)[1:]
         for tensor in _keras_tensors(item.get("inbound_nodes")):
             producer = (*path[:-1], str(tensor["keras_history"][0]))
             if producer in before:
