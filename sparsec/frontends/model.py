@@ -304,7 +304,7 @@ def _operation(layer: Layer) -> OperationFunction:
     if name not in OPERATIONS:
         raise UnsupportedLayerError(
             f"layer {entry.name!r} is the operation {name!r}, which sparsec does not read{alike(name, OPERATIONS)}; "
-            "README.md lists the operations that it reads"
+            "docs/operations.md lists the operations that it reads"
         )
     return OPERATIONS[name]
 

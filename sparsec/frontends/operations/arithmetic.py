@@ -92,7 +92,7 @@ def divide_no_nan(layer: Layer) -> Value:
     return layer.emit("where", zero, layer.like(b, 0.0), quotient)
 
 
-@reads_operation("FloorDivide", "math.floordiv", "floordiv", "compat.v1.floor_div", "__operators__.floordiv")
+@reads_operation("FloorDivide", "compat.v1.floor_div")
 def floor_divide(layer: Layer) -> Value:
     """``floor(a / b)``; of integers by double precision, which is exact below 2^53."""
     a, b = arguments(layer, *OPERANDS).values("a", "b")
@@ -102,14 +102,14 @@ def floor_divide(layer: Layer) -> Value:
     return layer.cast(layer.emit("floor", quotient), a.type.dtype)
 
 
-@reads_operation("Mod", "math.mod", "math.floormod", "__operators__.mod")
+@reads_operation("Mod", "math.floormod")
 def mod(layer: Layer) -> Value:
     """What is left of ``a`` after whole multiples of ``b``, with the sign of ``b``."""
     a, b = arguments(layer, *OPERANDS).values("a", "b")
     return layer.emit("mod", a, b)
 
 
-@reads_operation("Power", "math.pow", "__operators__.pow")
+@reads_operation("Power", "math.pow")
 def power(layer: Layer) -> Value:
     """``a`` to the power of ``b``; squares, and powers of integers, are multiplied out."""
     given = arguments(layer, *OPERANDS)

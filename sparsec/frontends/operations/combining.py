@@ -20,7 +20,7 @@ def joined(layer: Layer, values: list[Value], axis: int) -> Value:
     return layer.emit("concat", *values, axis=axis - values[0].rank)
 
 
-@reads_operation("Concatenate", "concat", "keras.backend.concatenate")
+@reads_operation("Concatenate", "concat")
 def concatenate(layer: Layer) -> Value:
     """Values one after the other along an axis."""
     given = arguments(layer, "values|xs|tensors", "axis")
@@ -38,7 +38,7 @@ def hstack(layer: Layer) -> Value:
     return joined(layer, values, axis)
 
 
-@reads_operation("Stack", "stack", "keras.backend.stack")
+@reads_operation("Stack", "stack")
 def stack(layer: Layer) -> Value:
     """Values one after the other along a new axis."""
     given = arguments(layer, "x|values", "axis")
@@ -57,7 +57,7 @@ def tiled(layer: Layer, x: Value, repeats: list[int]) -> Value:
     return x if set(repeats) == {1} else layer.emit("tile", x, repeats=repeats)
 
 
-@reads_operation("Tile", "tile", "keras.backend.tile")
+@reads_operation("Tile", "tile")
 def tile(layer: Layer) -> Value:
     """The value repeated as a whole."""
     given = arguments(layer, "x|input", "repeats|multiples|n")
@@ -85,16 +85,6 @@ def repeat(layer: Layer) -> Value:
     return reshaped(layer, each, [*x.shape[:axis], x.shape[axis] * count, *x.shape[axis + 1 :]])
 
 
-@reads_operation("keras.backend.repeat_elements")
-def repeat_elements(layer: Layer) -> Value:
-    """Each position of an axis repeated; what Keras 2 calls the count is ``rep``."""
-    given = arguments(layer, "x", "rep", "axis")
-    x = given.tensor("x")
-    axis, count = given.axis("axis", x.rank), given.integer("rep", least=1)
-    positions = np.repeat(np.arange(layer.size(x, axis)), count)
-    return layer.emit("gather", x, layer.constant("indices", positions, "int32"), axis=axis)
-
-
 @reads_operation("BroadcastTo", "broadcast_to")
 def broadcast_to(layer: Layer) -> Value:
     """Axes of size 1 repeated to other sizes; the batch stays what it is."""
@@ -117,7 +107,7 @@ def broadcast_to(layer: Layer) -> Value:
 MODES = {"constant": "constant", "reflect": "reflect", "symmetric": "symmetric", "edge": "edge"}
 
 
-@reads_operation("Pad", "pad", "compat.v1.pad")
+@reads_operation("Pad", "compat.v1.pad")
 def pad(layer: Layer) -> Value:
     """Positions added before and after axes: a number, or what stands there."""
     given = arguments(layer, "x|tensor", "pads|pad_width|paddings", "mode", "constant_values")
@@ -185,7 +175,7 @@ def _mirrored(layer: Layer, x: Value, axis: int, before: int, after: int, mode: 
 # --- one of many -------------------------------------------------------------------------------------------------------
 
 
-@reads_operation("OneHot", "one_hot", "keras.backend.one_hot")
+@reads_operation("OneHot", "one_hot")
 def one_hot(layer: Layer) -> Value:
     """A new axis that is 1 at the position that an integer names, 0 elsewhere; all 0 where there is none."""
     given = arguments(layer, "x|indices", "num_classes|depth", "on_value", "off_value", "axis", "dtype", "sparse")

@@ -51,9 +51,9 @@ RELATIONS: dict[tuple[str, ...], Relation] = {
 """Relations of two values that meet in one dtype, by their names in Keras 3 and TensorFlow."""
 
 CONNECTIVES: dict[tuple[str, ...], Relation] = {
-    ("LogicalAnd", "math.logical_and", "__operators__.and_"): lambda layer, a, b: layer.emit("minimum", a, b),
-    ("LogicalOr", "math.logical_or", "__operators__.or_"): lambda layer, a, b: layer.emit("maximum", a, b),
-    ("LogicalXor", "math.logical_xor", "__operators__.xor"): _not_equal,
+    ("LogicalAnd", "math.logical_and"): lambda layer, a, b: layer.emit("minimum", a, b),
+    ("LogicalOr", "math.logical_or"): lambda layer, a, b: layer.emit("maximum", a, b),
+    ("LogicalXor",): _not_equal,
 }
 """The same for conditions; Keras takes numbers for conditions that hold where they are not 0."""
 
@@ -73,7 +73,7 @@ for _names, _relation in CONNECTIVES.items():
     _register(_names, _relation, conditions=True)
 
 
-@reads_operation("LogicalNot", "math.logical_not", "__operators__.invert")
+@reads_operation("LogicalNot", "math.logical_not")
 def logical_not(layer: Layer) -> Value:
     """Whether a condition does not hold."""
     return negation(layer, layer.cast(arguments(layer, "x").tensor("x"), "bool"))

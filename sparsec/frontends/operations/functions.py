@@ -114,7 +114,7 @@ def read_square(layer: Layer) -> Value:
     return square(layer, arguments(layer, "x").tensor("x"))
 
 
-@reads_operation("Absolute", "Abs", "math.abs")
+@reads_operation("Absolute", "math.abs")
 def absolute(layer: Layer) -> Value:
     """The absolute value."""
     return magnitude(layer, arguments(layer, "x").tensor("x"))
@@ -146,7 +146,7 @@ def read_round(layer: Layer) -> Value:
     return layer.emit("round", x) if x.is_float else x
 
 
-@reads_operation("Clip", "clip_by_value", "keras.backend.clip")
+@reads_operation("Clip", "clip_by_value")
 def clip(layer: Layer) -> Value:
     """The value within two bounds, each a number or a tensor."""
     given = arguments(layer, "x|t", "x_min|clip_value_min|min_value", "x_max|clip_value_max|max_value")
@@ -170,7 +170,7 @@ def cast_as_asked(given: Arguments, layer: Layer, x: Value, name: str = "dtype")
     return replace(layer.cast(x, compute_dtype(dtype, layer.subject)), half=half_precision(dtype))
 
 
-@reads_operation("Cast", "cast", "SaturateCast", "saturate_cast")
+@reads_operation("Cast", "cast", "SaturateCast")
 def cast(layer: Layer) -> Value:
     """The value in another dtype."""
     given = arguments(layer, "x", "dtype")
@@ -182,7 +182,7 @@ def cast(layer: Layer) -> Value:
 @reads_operation("Copy", "ConvertToTensor", "StopGradient", "identity", "stop_gradient", "convert_to_tensor")
 def unchanged(layer: Layer) -> Value:
     """The value itself."""
-    given = arguments(layer, "x|variable|value|input", "dtype")
+    given = arguments(layer, "x|variable|value|input", "dtype", "dtype_hint")
     return cast_as_asked(given, layer, given.tensor("x"))
 
 

@@ -28,7 +28,7 @@ def _size(layer: Layer, given: Arguments) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-@reads_operation("image.resize", "compat.v2.image.resize")
+@reads_operation("image.resize")
 def resize_tensorflow(layer: Layer) -> Value:
     """``tf.image.resize``."""
     given = arguments(layer, "images", "size", "method", "preserve_aspect_ratio", "antialias")

@@ -142,7 +142,7 @@ def strided_slice(layer: Layer) -> Value:
     return x
 
 
-@reads_operation("Take", "gather", "compat.v1.gather")
+@reads_operation("Take", "compat.v1.gather")
 def take(layer: Layer) -> Value:
     """The positions of an axis that an array names; or the rows of a constant that a tensor names."""
     given = arguments(layer, "x|params", "indices", "axis", "batch_dims", "validate_indices")

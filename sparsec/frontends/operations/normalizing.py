@@ -31,7 +31,7 @@ def normalize(layer: Layer) -> Value:
     return layer.emit("div", x, layer.emit("maximum", norm, layer.like(x, epsilon)))
 
 
-@reads_operation("math.l2_normalize", "nn.l2_normalize", "linalg.l2_normalize", "keras.backend.l2_normalize")
+@reads_operation("math.l2_normalize")
 def l2_normalize(layer: Layer) -> Value:
     """A value divided by its Euclidean norm along axes."""
     given = arguments(layer, "x", "axis|dim", "epsilon")
@@ -52,7 +52,7 @@ def divided_by_norm(layer: Layer) -> tuple[Value, ...]:
     return layer.emit("div", x, norm), norm
 
 
-@reads_operation("BatchNorm", "nn.batch_normalization")
+@reads_operation("BatchNorm")
 def batch_norm(layer: Layer) -> Value:
     """``(x - mean) / sqrt(variance + epsilon) * scale + offset`` with what is given, tensors or numbers."""
     given = arguments(layer, "x", "mean", "variance", "offset", "scale", "epsilon|variance_epsilon")

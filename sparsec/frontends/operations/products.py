@@ -19,7 +19,7 @@ def _is_matrix(layer: Layer, value: Value, given: object) -> bool:
     return value.rank == 2 and not isinstance(given, Value)
 
 
-@reads_operation("Matmul", "linalg.matmul", "__operators__.matmul", "compat.v1.matmul")
+@reads_operation("Matmul", "linalg.matmul")
 def matmul(layer: Layer) -> Value:
     """Matrix products over the last two axes; a vector counts as a row on the left and a column on the right."""
     given = arguments(
@@ -46,7 +46,7 @@ def _swapped(layer: Layer, x: Value) -> Value:
     return transposed(layer, x, (*range(x.rank - 2), x.rank - 1, x.rank - 2))
 
 
-@reads_operation("Dot", "keras.backend.dot")
+@reads_operation("Dot")
 def dot(layer: Layer) -> Value:
     """Sums over the last axis of one value and the last but one of numbers."""
     given = arguments(layer, "a|x1|x", "b|x2|y")

@@ -50,21 +50,21 @@ def length(layer: Layer, x: Value, axes: Axes, keepdims: bool) -> Value:
 
 FLOATING: dict[tuple[str, ...], Reduction] = {
     ("Logsumexp", "math.reduce_logsumexp"): _logsumexp,
-    ("Mean", "math.reduce_mean", "keras.backend.mean"): mean,
-    ("Std", "math.reduce_std", "keras.backend.std"): _deviation,
-    ("Var", "math.reduce_variance", "keras.backend.var"): variance,
+    ("Mean", "math.reduce_mean"): mean,
+    ("Std", "math.reduce_std"): _deviation,
+    ("Var", "math.reduce_variance"): variance,
     ("math.reduce_euclidean_norm",): length,
 }
 """Reductions of floating-point values, by their names in Keras 3 and TensorFlow."""
 
 NUMERIC: dict[tuple[str, ...], Reduction] = {
-    ("Amax", "Max", "math.reduce_max", "keras.backend.max"): largest,
-    ("Amin", "Min", "math.reduce_min", "keras.backend.min"): smallest,
-    ("Prod", "math.reduce_prod", "keras.backend.prod"): _plain("reduce_prod"),
+    ("Amax", "Max", "math.reduce_max"): largest,
+    ("Amin", "Min", "math.reduce_min"): smallest,
+    ("Prod", "math.reduce_prod"): _plain("reduce_prod"),
     ("Ptp",): lambda layer, x, axes, keepdims: layer.emit(
         "sub", largest(layer, x, axes, keepdims), smallest(layer, x, axes, keepdims)
     ),
-    ("Sum", "math.reduce_sum", "keras.backend.sum"): total,
+    ("Sum", "math.reduce_sum"): total,
 }
 """Reductions of any numbers; Keras 3 counts with conditions."""
 
@@ -121,7 +121,7 @@ def count_nonzero(layer: Layer) -> Value:
     return total(layer, layer.cast(x, dtype), *_axes_of(given, x))
 
 
-@reads_operation("Argmax", "Argmin", "math.argmax", "math.argmin", "compat.v1.argmax", "compat.v1.argmin")
+@reads_operation("Argmax", "Argmin", "math.argmax", "math.argmin")
 def argmax(layer: Layer) -> Value:
     """Where the maximum, or the minimum, stands along one axis; an int32 in Keras 3, as asked in TensorFlow."""
     given = arguments(layer, "x|input", "axis|dimension", "keepdims", "output_type")
@@ -137,7 +137,7 @@ def argmax(layer: Layer) -> Value:
     return layer.cast(found, "int32") if layer.saved_by.generation == 3 else cast_as_asked(given, layer, found, "output_type")
 
 
-@reads_operation("Cumsum", "math.cumsum", "keras.backend.cumsum")
+@reads_operation("Cumsum", "math.cumsum")
 def cumsum(layer: Layer) -> Value:
     """Sums of each element and those before it, or behind it, itself left out or not."""
     given = arguments(layer, "x", "axis", "exclusive", "reverse", "dtype")
@@ -153,7 +153,7 @@ def cumsum(layer: Layer) -> Value:
     return layer.emit("sub", sums, x) if given.flag("exclusive", False) else sums
 
 
-@reads_operation("Norm", "compat.v1.norm", "norm", "linalg.norm")
+@reads_operation("Norm", "compat.v1.norm")
 def norm(layer: Layer) -> Value:
     """The norm of vectors: the Euclidean one, the sum of magnitudes, or any other power."""
     given = arguments(layer, "x|tensor", "ord", "axis", "keepdims")
@@ -178,7 +178,7 @@ def _power_norm(layer: Layer, x: Value, order: float, axes: Axes, keepdims: bool
     return layer.emit("pow", sums, layer.like(x, 1.0 / order))
 
 
-@reads_operation("Moments", "nn.moments")
+@reads_operation("Moments")
 def moments(layer: Layer) -> tuple[Value, ...]:
     """Mean and variance."""
     given = arguments(layer, "x", "axis|axes", "shift", "keepdims", "synchronized")

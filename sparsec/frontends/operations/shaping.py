@@ -67,16 +67,14 @@ def reshape(layer: Layer) -> Value:
     return to_shape(layer, given.tensor("x"), given.option("newshape", ()))
 
 
-@reads_operation("keras.backend.batch_flatten", "keras.backend.flatten")
+@reads_operation("keras.backend.batch_flatten")
 def batch_flatten(layer: Layer) -> Value:
     """All axes but that of the batch as one."""
     x = arguments(layer, "x").tensor("x")
-    if layer.text("function", "").endswith("backend.flatten"):
-        layer.refuse("flattens the batch too, which is not read")
     return x if x.rank == 2 else layer.emit("reshape", x, shape=(0, -1))
 
 
-@reads_operation("Transpose", "transpose", "compat.v1.transpose", "keras.backend.permute_dimensions")
+@reads_operation("Transpose", "compat.v1.transpose")
 def transpose(layer: Layer) -> Value:
     """The axes in another order, that of the batch first."""
     given = arguments(layer, "x|a", "axes|perm|pattern", "conjugate")
@@ -91,7 +89,7 @@ def _ordered(layer: Layer, x: Value, order: Sequence[int]) -> Value:
     return transposed(layer, x, order)
 
 
-@reads_operation("Swapaxes", "experimental.numpy.swapaxes")
+@reads_operation("Swapaxes")
 def swapaxes(layer: Layer) -> Value:
     """Two axes exchanged."""
     given = arguments(layer, "x|a", "axis1", "axis2")
@@ -102,7 +100,7 @@ def swapaxes(layer: Layer) -> Value:
     return _ordered(layer, x, tuple(order))
 
 
-@reads_operation("Moveaxis", "experimental.numpy.moveaxis")
+@reads_operation("Moveaxis")
 def moveaxis(layer: Layer) -> Value:
     """Axes moved to other places, the others in their order."""
     given = arguments(layer, "x|a", "source", "destination")
@@ -116,7 +114,7 @@ def moveaxis(layer: Layer) -> Value:
     return _ordered(layer, x, tuple(order))
 
 
-@reads_operation("ExpandDims", "expand_dims", "compat.v1.expand_dims")
+@reads_operation("ExpandDims", "expand_dims")
 def expand_dims(layer: Layer) -> Value:
     """New axes of size 1."""
     given = arguments(layer, "x|input", "axis|dim")
@@ -127,7 +125,7 @@ def expand_dims(layer: Layer) -> Value:
     return x
 
 
-@reads_operation("Squeeze", "squeeze", "compat.v1.squeeze")
+@reads_operation("Squeeze", "compat.v1.squeeze")
 def squeeze(layer: Layer) -> Value:
     """Axes of size 1 removed: those named, or all."""
     given = arguments(layer, "x|input", "axis|squeeze_dims")

@@ -14,7 +14,7 @@ from sparsec.frontends.operations.operands import Arguments, arguments
 from sparsec.ir import Dim
 
 
-@reads_operation("shape", "compat.v1.shape")
+@reads_operation("compat.v1.shape")
 def shape(layer: Layer) -> Sizes:
     """The sizes of a tensor."""
     given = arguments(layer, "x|input", "out_type")
@@ -87,7 +87,7 @@ _register(("math.subtract", "__operators__.sub"), lambda a, b: a - b)
 _register(("math.multiply", "__operators__.mul"), lambda a, b: a * b)
 
 
-@reads_sizes("math.floordiv", "compat.v1.floor_div", "floordiv")
+@reads_sizes("compat.v1.floor_div")
 def floor_divide(layer: Layer) -> Sizes:
     """A size divided by a number."""
     given = arguments(layer, *OPERANDS)

@@ -56,13 +56,13 @@ def _pool(layer: Layer, op: str) -> Value:
     return to_channels_first(layer, y) if first else y
 
 
-@reads_operation("MaxPool", "nn.max_pool1d", "nn.max_pool2d", "nn.max_pool3d", "compat.v1.nn.max_pool", "nn.max_pool")
+@reads_operation("MaxPool", "nn.max_pool1d", "nn.max_pool2d", "nn.max_pool3d", "compat.v1.nn.max_pool")
 def max_pool(layer: Layer) -> Value:
     """The maximum over windows."""
     return _pool(layer, "max_pool")
 
 
-@reads_operation("AveragePool", "nn.avg_pool1d", "nn.avg_pool2d", "nn.avg_pool3d", "compat.v1.nn.avg_pool", "nn.avg_pool")
+@reads_operation("AveragePool", "nn.avg_pool1d", "nn.avg_pool2d", "nn.avg_pool3d", "nn.avg_pool")
 def average_pool(layer: Layer) -> Value:
     """The mean over windows."""
     return _pool(layer, "avg_pool")
@@ -116,7 +116,7 @@ def conv(layer: Layer) -> Value:
     return to_channels_first(layer, y) if first else y
 
 
-@reads_operation("DepthwiseConv", "nn.depthwise_conv2d", "compat.v1.nn.depthwise_conv2d")
+@reads_operation("DepthwiseConv", "compat.v1.nn.depthwise_conv2d")
 def depthwise_conv(layer: Layer) -> Value:
     """A convolution of each channel by itself with a kernel of numbers."""
     given = arguments(layer, *CONVOLUTION)
