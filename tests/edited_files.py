@@ -50,3 +50,10 @@ def with_open_sizes(source: Path, target: Path, shape: list[int | None]) -> Path
         layers[0]["config"]["batch_shape"] = [None, *shape]
 
     return edited_config(source, target, edit)
+
+
+def of_version(source: Path, target: Path, version: str) -> Path:
+    """A copy of a ``.keras`` file that says it was written by another version of Keras."""
+    return _copy(
+        source, target, "metadata.json", lambda data: json.dumps({**json.loads(data), "keras_version": version}).encode()
+    )

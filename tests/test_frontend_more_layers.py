@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edited_files import edited_config
+from edited_files import edited_config, of_version
 from keras_models import (
     SAMPLES,
     TOLERANCE,
@@ -470,3 +470,19 @@ def test_files_that_are_refused(class_name: str, changes: dict[str, Any], match:
 
     with pytest.raises(UnsupportedLayerError, match=match):
         read(edited_config(LOCAL, tmp_path / "edited.keras", edit))
+
+
+def test_what_older_versions_mean(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    image, token = keras.Input((9, 8, 3)), keras.Input((1,), dtype="int32")
+    keras.Model(image, layers.RandomCrop(4, 6)(image)).save(tmp_path / "crop.keras")
+    keras.Model(token, layers.CategoryEncoding(5, "one_hot")(token)).save(tmp_path / "token.keras")
+    (batch,) = random_inputs(keras.Model(image, image))
+    with pytest.raises(UnsupportedLayerError, match="replace it by CenterCrop"):
+        read(tmp_path / "crop.keras")
+    before = read(of_version(tmp_path / "crop.keras", tmp_path / "older_crop.keras", "3.5.0"))
+    wanted = np.stack([keras.preprocessing.image.smart_resize(sample, (4, 6)) for sample in batch])
+    agree([before], [batch], [wanted], TOLERANCE["float32"])
+    assert read(tmp_path / "token.keras")
+    with pytest.raises(UnsupportedLayerError, match="another shape than it states"):
+        read(of_version(tmp_path / "token.keras", tmp_path / "older_token.keras", "3.3.3"))

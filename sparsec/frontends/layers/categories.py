@@ -13,6 +13,9 @@ from sparsec.frontends.policy import DEFAULT, FLOATS
 OUTPUT_MODES = ("one_hot", "multi_hot", "count")
 """How a category is encoded; ``binary`` is an older name of ``multi_hot``."""
 
+ONE_HOT_AS_STATED = (3, 4)
+"""Before this version Keras 3 states that it drops an axis of size 1, and does not."""
+
 
 @reads("CategoryEncoding")
 def category_encoding(layer: Layer) -> Value:
@@ -22,6 +25,10 @@ def category_encoding(layer: Layer) -> Value:
     if weights is not None and (mode != "count" or not isinstance(weights, Value)):
         layer.refuse("count_weights that are not a tensor, or without output_mode 'count'")
     x = layer.inputs[0]
+    if mode == "one_hot" and x.shape[-1] == 1 and layer.saved_by.generation == 3 and layer.saved_by.release < ONE_HOT_AS_STATED:
+        layer.refuse(
+            "returns another shape than it states in this version of Keras; save the model again with Keras 3.4 or later"
+        )
     return _encoded(layer, layer.cast(x, "int64"), layer.integer("num_tokens", least=1), mode, layer.dtype, weights)
 
 
