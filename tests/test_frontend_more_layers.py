@@ -37,6 +37,9 @@ SINGLE_IN_KERAS = frozenset(
 )
 """Layers that Keras computes in single precision even in a model of double precision."""
 
+HALF = 5e-3
+"""What Keras' own rounding in half precision comes to, of the range of an output."""
+
 NOT_IN_DOUBLE = frozenset({"AdaptiveAveragePooling3D", "AdaptiveMaxPooling3D"})
 """Layers for which TensorFlow has no double precision."""
 
@@ -224,6 +227,30 @@ def test_cells(precision: str, keras: Any, tmp_path: Path) -> None:
         model = keras.Model([x, h, c], outputs)
     fill(model)
     compare(model, random_inputs(model), tmp_path, precision)
+
+
+def test_half_precision(keras: Any, tmp_path: Path) -> None:
+    """Computed in single precision, with the outputs' dtypes of Keras."""
+    layers = keras.layers
+    with floats("mixed_float16"):
+        x = keras.Input((8, 6, 6))
+        inner = [
+            layers.GroupNormalization(3),
+            layers.RMSNormalization(),
+            layers.UnitNormalization(),
+            layers.AdaptiveAveragePooling2D(3),
+            layers.Resizing(5, 9, interpolation="bicubic", pad_to_aspect_ratio=True, fill_value=1.5),
+            layers.CenterCrop(4, 4),
+            layers.CenterCrop(9, 9),
+            layers.RandomCrop(8, 6),
+            layers.AutoContrast(value_range=(-3, 3)),
+            layers.SpectralNormalization(layers.Conv2D(3, 2)),
+            layers.Pipeline([layers.Rescaling(0.5)]),
+        ]
+        model = keras.Model(x, [layer(x) for layer in inner])
+    fill(model)
+    batches = random_inputs(model)
+    agree(read_all(model, tmp_path), batches, keras_outputs(model, batches), HALF)
 
 
 # --- categories --------------------------------------------------------------------------------------------------------

@@ -98,8 +98,8 @@ PASSES_MASK: dict[str, Container[int]] = {}
 """For every layer class, the generations of Keras in which it does."""
 
 
-UNCAST = frozenset({"CategoryEncoding", "Discretization", "IntegerLookup"})
-"""Layers that turn numbers into categories: their dtype is that of their output, and they get their inputs as they are."""
+UNCAST = frozenset({"CategoryEncoding", "Discretization", "IntegerLookup", "RandomCrop"})
+"""Layers that get their inputs as they are; the dtype of those that turn numbers into categories is that of their output."""
 
 
 def reads(*class_names: str, passes_mask: Container[int] = NEVER) -> Callable[[Function], Function]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def center_crop(layer: Layer) -> Value:
         if min(surplus) >= 0:
             return _window(layer, x, [extra // 2 for extra in surplus], size)
         # Keras leaves what it enlarged in single precision.
-        return layer.cast(resampled(layer, _cut_to_shape(layer, x, size), size, "bilinear"), "float32")
+        return replace(layer.cast(resampled(layer, _cut_to_shape(layer, x, size), size, "bilinear"), "float32"), half="")
 
     return in_channels_last(layer, layer.float_input, 2, body)
 
@@ -66,7 +67,7 @@ def random_crop(layer: Layer) -> Value:
             )
         return x
 
-    return in_channels_last(layer, layer.input if layer.saved_by.generation == 3 else layer.float_input, 2, body)
+    return in_channels_last(layer, layer.float_input if layer.saved_by.release < CROPS_AT_INFERENCE else layer.input, 2, body)
 
 
 @reads("AutoContrast")
