@@ -24,10 +24,9 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_the_readme_states_the_same_numbers() -> None:
-    stated = f"{len(supported())} of the classes of `keras.layers` that do something at inference"
-    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert stated in readme
-    assert f"{len(doing_nothing())} that do nothing, {len(refused())} refused" in readme
+    readme = " ".join((PAGE.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    assert f"All classes of `keras.layers` but {len(refused())}: {len(supported())} that do something at inference" in readme
+    assert f"and {len(doing_nothing())} that do nothing" in readme
 
 
 def test_every_class_is_in_one_group() -> None:

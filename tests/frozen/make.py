@@ -402,8 +402,11 @@ def categories(kit: Kit) -> Made:
     layers = kit.layers
     start = kit.keras.Input((4,))
     bins = layers.Discretization([-1.0, 0.0, 0.5])(start)
+    adapted = layers.Discretization(num_bins=7)
+    adapted.adapt(kit.normal(250, 1))
     outputs = [
         bins,
+        adapted(start),
         layers.Discretization([-0.8, 0.8], output_mode="multi_hot")(start),
         layers.CategoryEncoding(4, output_mode="count")(bins),
     ]

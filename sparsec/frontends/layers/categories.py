@@ -35,9 +35,7 @@ def category_encoding(layer: Layer) -> Value:
 @reads("Discretization")
 def discretization(layer: Layer) -> Value:
     """Discretization: how many of the boundaries are not above each number, as an integer or encoded."""
-    boundaries = _numbers(layer, "bin_boundaries")
-    if not boundaries:
-        layer.refuse("its boundaries are not stated, and those of Keras 2 that were adapted are not read; give bin_boundaries")
+    boundaries = _numbers(layer, "bin_boundaries") or _adapted_boundaries(layer)
     x = layer.input
     if not x.is_float:
         x = layer.cast(x, "float64")
@@ -53,6 +51,19 @@ def discretization(layer: Layer) -> Value:
     if layer.text("output_mode", "int") == "int":
         return layer.cast(indices, "int32" if layer.dtype in FLOATS else layer.dtype)
     return _encoded(layer, indices, len(boundaries) + 1, _output_mode(layer, "int"), layer.dtype)
+
+
+def _adapted_boundaries(layer: Layer) -> list[float]:
+    """The boundaries that Keras 2 works out of the quantiles which it stores: values, and how many numbers each stands for."""
+    stored, bins = layer.stored.first, layer.integer("num_bins", least=1)
+    if stored is None:
+        layer.refuse("its boundaries are not stated; adapt it, or give bin_boundaries, and save the model again")
+    values, counts = layer.statistic("summary", (2, *stored.shape[1:])).astype(np.float32)
+    if len(values) >= bins:
+        places = counts.cumsum() / counts.sum()
+        step = 1.0 / bins
+        values = np.interp(step + np.arange(0.0, 1.0, step), places, values)
+    return [float(value) for value in values[:-1]]
 
 
 @reads("IntegerLookup")
