@@ -42,6 +42,7 @@ TOGETHER = (
 WEAKER = (
     "it carries others that are constant",
     "makes its border differ by channel",
+    "the slopes of prelu differ by position",
     "makes of it what is no multiple of a known map",
     "shifts a constant that is not the same at every position",
     "a constant behind zero padding is not a bias at the borders",

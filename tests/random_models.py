@@ -475,7 +475,8 @@ def attention(net: Net, c: Choices, x: Any) -> Any:
     x = linear(c, x, c.between(2, 6), keep_size=True)
     if c.flip(30):
         return L.Attention(use_scale=False)([x, linear(c, x, channels(x), keep_size=True)])
-    y = L.MultiHeadAttention(c.between(1, 3), c.between(1, 3), use_bias=not c.flip(30), **CHEAP)(x, x)
+    # With heads of a single number, as many as there are steps, Keras 3.15 mixes up the axes of its projections on TensorFlow.
+    y = L.MultiHeadAttention(c.between(1, 3), c.between(2, 4), use_bias=not c.flip(30), **CHEAP)(x, x)
     return L.Add()([x, y]) if c.flip(60) else y
 
 
