@@ -20,7 +20,15 @@ class FormatError(InputError):
 
 
 class UnsupportedLayerError(InputError):
-    """A model uses a layer, or an option of a layer, that sparsec does not read."""
+    """A model uses a layer, or an option of a layer, that sparsec does not read.
+
+    Attributes:
+        layer: its path; empty where the model as a whole is not read.
+    """
+
+    def __init__(self, message: str, layer: str = "") -> None:
+        super().__init__(message)
+        self.layer = layer
 
 
 class UnsupportedOperatorError(SparsecError):

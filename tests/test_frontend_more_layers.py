@@ -29,7 +29,7 @@ from keras_models import (
 )
 
 import sparsec
-from sparsec.errors import InputError, UnsupportedLayerError
+from sparsec.errors import UnsupportedLayerError
 from sparsec.frontends import read
 
 SINGLE_IN_KERAS = frozenset(
@@ -428,8 +428,8 @@ def test_dead_channels_pass_adaptive_pools_and_crops(wrapped: bool, keras: Any, 
     result.save(tmp_path / "small.npz")
     found = [sparsec.load(tmp_path / "small.npz")(batches[0])]
     if wrapped:
-        with pytest.raises(InputError, match=r"SpectralNormalization.* cannot be written back"):
-            result.save(tmp_path / "small.keras")
+        facts = result.save(tmp_path / "small.keras")
+        assert any("SpectralNormalization" in reason for reason in facts["whole"].values())
     else:
         result.save(tmp_path / "small.keras")
         found += keras_outputs(keras.models.load_model(tmp_path / "small.keras"), batches)

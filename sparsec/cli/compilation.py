@@ -117,7 +117,8 @@ def command(
 def _detail(file: dict[str, Any]) -> str:
     if file["format"] == "Keras":
         reason = f" ({file['optimizer_reason']})" if file["optimizer_reason"] else ""
-        return f", {file['layers']} layers changed, optimizer state: {file['optimizer']}{reason}"
+        whole = "".join(f"\n  {layer} keeps all channels: {why}" for layer, why in file["whole"].items())
+        return f", {file['layers']} layers changed, optimizer state: {file['optimizer']}{reason}{whole}"
     if file["format"] != "ONNX":
         return f", level {file['level']}"
     counts = f"{file['nodes']} nodes, {file['transposes']} of them transposes, {len(file['sparse'])} weights sparse"

@@ -138,7 +138,7 @@ class GraphBuilder:
             node = make_node(op, name, inputs, outputs, layer, **attrs)
             types = infer_node(node, self._types)
         except GraphError as error:
-            raise UnsupportedLayerError(str(error)) from None
+            raise UnsupportedLayerError(str(error), layer) from None
         type_ = types[0]
         if type_.dtype.startswith("int") and not self._narrow.isdisjoint(inputs):
             if op in _WRAPPING_OPS:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from math import sqrt
 from typing import Any
 
-from sparsec.backends.keras.edits import Edits, Interpreted, LayerEdit, VariableEdit, joined, parts_of, walk
+from sparsec.backends.keras.edits import Edits, Interpreted, LayerEdit, UnwritableError, VariableEdit, joined, parts_of, walk
 from sparsec.backends.keras.rules import EditedLayer, channel_slice
 from sparsec.backends.keras.shapes import correct_shapes, idle_reshapes, record_shapes
-from sparsec.errors import InputError, UnsupportedLayerError
+from sparsec.errors import UnsupportedLayerError
 from sparsec.frontends.source import LayerPath, Source, Variable
 
 SCALED_BY_WIDTH = frozenset({"MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"})
@@ -84,13 +84,14 @@ def edited_config(model: Interpreted, edits: Edits) -> dict[str, Any]:
     """The configuration of the outermost model with every layer as large as its variables are after ``edits``.
 
     Raises:
-        InputError: a layer's configuration cannot state the change.
+        UnwritableError: layers cannot state the change.
     """
     source, where = model.source, model.source.description
     config: dict[str, Any] = deepcopy(dict(source.config))
     stored = shrunk_variables(source, edits)
     weights = {variable.location: weight for weight, variable in model.variables.items()}
     missing = set(edits)
+    refused: dict[str, str] = {}
     for path, entry, _ in walk(config, where):
         parts = parts_of(path, entry, edits)
         if not parts:
@@ -106,17 +107,19 @@ def edited_config(model: Interpreted, edits: Edits) -> dict[str, Any]:
         sizes = [variable.shape for variable in stored.get(path, ())]
         options: dict[str, Any] = entry.config  # type: ignore[assignment]
         whole = joined(edits[part] for part in parts)
-        EditedLayer(f"{where}: layer {'/'.join(path)!r}", entry.class_name, options, whole, sizes, shapes).apply()
-    if missing:
-        raise InputError(f"{where}: {'/'.join(min(missing))!r} loses channels, but is no layer that can be written back")
+        try:
+            EditedLayer(where, name, entry.class_name, options, whole, sizes, shapes).apply()
+        except UnwritableError as error:
+            refused |= error.layers
+    refused |= {"/".join(path): "it is no layer of the configuration" for path in missing}
+    if refused:
+        raise UnwritableError(where, refused)
     before = record_shapes(source)
     idle = idle_reshapes(source, before) - edits.keys()
     try:
         after = record_shapes(replace(source, config=config, variables=stored), idle)
     except UnsupportedLayerError as error:
-        raise InputError(
-            f"{where}: the smaller model cannot be written back to Keras ({error}); write a bundle or ONNX"
-        ) from None
+        raise UnwritableError(where, {error.layer: f"its smaller form cannot be read ({error})"}) from None
     correct_shapes(config, where, before, after, idle)
     return config
 

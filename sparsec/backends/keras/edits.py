@@ -144,6 +144,22 @@ def joined(edits: Iterable[LayerEdit]) -> LayerEdit:
     return whole
 
 
+class UnwritableError(InputError):
+    """Layers cannot be written back to Keras with fewer channels.
+
+    Attributes:
+        layers: the reason of each, by path.
+    """
+
+    def __init__(self, where: str, layers: Mapping[str, str]) -> None:
+        first, reason = next(iter(layers.items()))
+        super().__init__(
+            f"{where}: layer {first!r} loses channels, but cannot be written back to Keras: {reason}; write a bundle or "
+            "ONNX, or compile without shrinking"
+        )
+        self.layers = layers
+
+
 @dataclass(frozen=True)
 class Interpreted:
     """A source and what the front-end made of it.
@@ -234,5 +250,5 @@ class _Collector:
         paths = self._named.get(whole, [])
         if len(paths) != 1:
             what = "two layers share that name" if paths else "there is no such layer"
-            raise InputError(f"{self._where}: layer {name!r} shrinks, but cannot be written back: {what}")
+            raise UnwritableError(self._where, {name: what})
         return paths[0]

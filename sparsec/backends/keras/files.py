@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sparsec.backends.keras.configuration import complete, edited_config
-from sparsec.backends.keras.edits import AddedBias, Edits, Interpreted, LayerEdit, layer_edits, parts_of, walk
+from sparsec.backends.keras.edits import AddedBias, Edits, Interpreted, LayerEdit, parts_of, walk
+from sparsec.backends.keras.fitting import Fitted, fit
 from sparsec.backends.keras.hdf5 import H5Changes, rewrite_h5
 from sparsec.backends.keras.optimizer import OptimizerEdit, edit_optimizer
 from sparsec.errors import VerificationError
@@ -27,7 +28,7 @@ from sparsec.frontends.model import read_model
 from sparsec.frontends.source import LayerEntry, LayerPath, Source, Variable, is_wrapper_variable
 from sparsec.frontends.tree import VARIABLES
 from sparsec.ir import Array, Graph
-from sparsec.passes.shrink.plan import ShrinkPlan, apply_plan
+from sparsec.passes.shrink.plan import ShrinkPlan
 
 LEGACY_WEIGHTS = "/model_weights"
 """The group of a legacy file that holds the layers' weights."""
@@ -47,12 +48,14 @@ class WriteBack:
         layers: how many layers changed.
         optimizer: what became of the optimizer's state: ``none`` (there was none), ``kept``, ``sliced`` or ``dropped``.
         optimizer_reason: why it was dropped; empty otherwise.
+        whole: the layers that keep all channels since Keras cannot state them with fewer, with the reasons.
     """
 
     bytes: int
     layers: int
     optimizer: str
     optimizer_reason: str
+    whole: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The facts as a JSON object."""
@@ -66,7 +69,8 @@ def write_keras(source: str | Path, plan: ShrinkPlan, out: str | Path) -> WriteB
     policies, regularisers, initialisers and the compile state survive. The state of the optimizer is sliced along where its
     variables map one to one to the model's, else it is left out, so that Keras starts with a fresh one. Pruning wrappers of
     the TensorFlow Model Optimization toolkit stay, with their masks sliced. What is written is read again and compared with
-    the plan before it takes its place.
+    the plan before it takes its place. Layers that Keras cannot state with fewer channels keep them, with all that is tied to
+    them.
 
     Args:
         source: the ``.keras``, ``.h5`` or ``.hdf5`` file that the plan was made for.
@@ -75,7 +79,7 @@ def write_keras(source: str | Path, plan: ShrinkPlan, out: str | Path) -> WriteB
         out: the file to write, of the same kind; may be ``source`` itself.
 
     Raises:
-        InputError: a layer's configuration cannot state the change, or a file cannot be read or written.
+        InputError: a file cannot be read or written.
         FormatError: the file is damaged.
         UnsupportedLayerError: the model holds a layer that sparsec does not read.
         VerificationError: what was written does not hold what the plan says; nothing is left of it.
@@ -86,19 +90,19 @@ def write_keras(source: str | Path, plan: ShrinkPlan, out: str | Path) -> WriteB
         archive = zipfile.is_zipfile(source)
         check_same_kind(source, out, archive)
         model = interpret(opened)
-        shrunk = apply_plan(model.graph, plan)
-        edits = complete(model, layer_edits(model, plan, shrunk))
-        rewrite = _Rewrite(edits, model, archive)
+        fitted = fit(model, plan)
+        edits = fitted.edits
+        rewrite = _Rewrite(fitted, model, archive)
         if not edits:
             shutil.copyfile(source, temporary)
         elif archive:
             rewrite_archive(source, temporary, {CONFIG_MEMBER: rewrite.config_member, WEIGHTS_MEMBER: rewrite.weights_member})
         else:
             rewrite.legacy_file(source, temporary)
-        _verify(temporary, out, model, shrunk, edits)
+        _verify(temporary, out, model, fitted.shrunk, edits)
         size = temporary.stat().st_size
         changed = sum(bool(parts_of(path, entry, edits)) for path, entry, _ in walk(opened.config, opened.description))
-    return WriteBack(size, changed, rewrite.optimizer.outcome, rewrite.optimizer.reason)
+    return WriteBack(size, changed, rewrite.optimizer.outcome, rewrite.optimizer.reason, dict(fitted.kept))
 
 
 def interpret(source: Source) -> Interpreted:
@@ -118,13 +122,13 @@ class _Rewrite:
         optimizer: what became of the optimizer's state; known once the weights are written.
     """
 
-    def __init__(self, edits: Edits, model: Interpreted, archive: bool) -> None:
+    def __init__(self, fitted: Fitted, model: Interpreted, archive: bool) -> None:
         self.optimizer = OptimizerEdit("kept", "", {})
         self._source = model.source
-        self._edits = edits
+        self._edits = fitted.edits
         self._paths = {variable.location: path for path, variable in model.variables.items()}
         self._archive = archive
-        self._config = edited_config(model, edits)
+        self._config = fitted.config
 
     def config_member(self, file: Path) -> None:
         """Rewrite ``config.json``, unpacked."""

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsec.backends.keras.configuration import complete, edited_config, shrunk_variables
-from sparsec.backends.keras.edits import Edits, Interpreted, layer_edits, walk
+from sparsec.backends.keras.configuration import shrunk_variables
+from sparsec.backends.keras.edits import Edits, UnwritableError, walk
 from sparsec.backends.keras.files import interpret
+from sparsec.backends.keras.fitting import fit
 from sparsec.backends.keras.optimizer import edit_optimizer
 from sparsec.errors import InputError
 from sparsec.frontends.memory import memory_source
 from sparsec.frontends.source import LayerPath, Source
-from sparsec.passes.shrink import Rounding, apply_plan, multiple_of
+from sparsec.passes.shrink import Rounding, multiple_of
 from sparsec.passes.shrink import shrink as shrink_graph
 from sparsec.passes.simplify import simplify
 
@@ -30,7 +31,8 @@ def shrink(model: keras.Model, round_to: Rounding = "auto") -> keras.Model:
 
     The new model is of the same class and package. Names, dtype policies, regularisers, initialisers and, where Keras can
     state it, the compile state are those of the old one, which stays as it is. The state of its optimizer is sliced along
-    where that is possible; where it is not, a warning says so and the new model starts with a fresh one.
+    where that is possible; where it is not, a warning says so and the new model starts with a fresh one. Layers that Keras
+    cannot state with fewer channels keep them, and a warning says why.
 
     Args:
         model: a Sequential or Functional model of Keras 3 or tf_keras.
@@ -38,16 +40,18 @@ def shrink(model: keras.Model, round_to: Rounding = "auto") -> keras.Model:
             in models with depthwise convolutions, and else 1, for none.
 
     Raises:
-        InputError: the object is no Keras model, or a layer that would lose channels cannot be rebuilt smaller.
+        InputError: the object is no Keras model, or one that Keras cannot rebuild.
         UnsupportedLayerError: the model holds a layer that sparsec does not read.
     """
     multiple = multiple_of(round_to)
     read = interpret(memory_source(model))
     source = read.source
     _, plan, _ = shrink_graph(simplify(read.graph), multiple)
-    edits = complete(read, layer_edits(read, plan, apply_plan(read.graph, plan)))
-    _check_layers(model, source, edits)
-    small = _rebuilt(model, read, edits)
+    fitted = fit(read, plan, lambda edits: _check_layers(model, source, edits))
+    for layer, reason in fitted.kept.items():
+        warnings.warn(f"{source.description}: layer {layer!r} keeps all its channels: {reason}", stacklevel=2)
+    edits = fitted.edits
+    small = _rebuilt(model, source, fitted.config)
     targets = memory_source(small).variables
     for path, variables in shrunk_variables(source, edits).items():
         for variable, target in zip(variables, targets[path], strict=True):
@@ -72,10 +76,8 @@ def _check_layers(model: Any, source: Source, edits: Edits) -> None:
     for path, layer in _layers(model, ()):
         first = seen.setdefault(id(layer), path)
         if first != path and (path in edits or first in edits):
-            raise InputError(
-                f"{source.description}: layer {'/'.join(path)!r} would lose channels, and is {'/'.join(first)!r} too; a layer "
-                "that two models share cannot be made smaller"
-            )
+            names = ["/".join(path), "/".join(first)]
+            raise UnwritableError(source.description, dict.fromkeys(names, f"two models share {names[0]!r} and {names[1]!r}"))
 
 
 def _layers(model: Any, prefix: LayerPath) -> Iterator[tuple[LayerPath, Any]]:
@@ -92,18 +94,15 @@ def _package(model: Any) -> Any:
     return sys.modules[next(name for name in names if name in ("keras", "tf_keras"))]
 
 
-def _rebuilt(model: Any, read: Interpreted, edits: Edits) -> Any:
+def _rebuilt(model: Any, source: Source, config: dict[str, Any]) -> Any:
     serialized = json.loads(model.to_json())
-    config = edited_config(read, edits)
     serialized["config"] = config["layers"] if isinstance(serialized["config"], list) else config
     # Compiling is done apart: what cannot be compiled again must not keep the model from being built.
     serialized.pop("compile_config", None)
     try:
         return _package(model).models.model_from_json(json.dumps(serialized))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{read.source.description}: Keras cannot rebuild the model from its configuration: {error}"
-        ) from error
+        raise InputError(f"{source.description}: Keras cannot rebuild the model from its configuration: {error}") from error
 
 
 def _compile(model: Any, small: Any, source: Source, edits: Edits) -> None:

@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from sparsec.backends.keras.edits import LayerEdit
-from sparsec.errors import InputError
+from sparsec.backends.keras.edits import LayerEdit, UnwritableError
 from sparsec.frontends.layers.core import IDENTITIES
 from sparsec.frontends.layers.products import EQUATION, Equation
 from sparsec.frontends.options import Options, array_value
@@ -33,7 +32,8 @@ class EditedLayer:
 
     def __init__(
         self,
-        subject: str,
+        where: str,
+        name: str,
         class_name: str,
         config: dict[str, Any],
         edit: LayerEdit,
@@ -43,7 +43,8 @@ class EditedLayer:
         self.config = config
         self.edit = edit
         self.weights = weights
-        self._subject = subject
+        self._where = where
+        self._name = name
         self._class_name = class_name
         self._shapes = shapes
 
@@ -51,7 +52,7 @@ class EditedLayer:
         """Edit the configuration.
 
         Raises:
-            InputError: it cannot state the change.
+            UnwritableError: it cannot state the change.
         """
         if self._class_name not in RULES:
             self.refuse("the configuration of that class cannot be made smaller")
@@ -64,14 +65,14 @@ class EditedLayer:
         """A part that is a layer of its own, whose configuration stands in an option.
 
         Raises:
-            InputError: the option holds a model.
+            UnwritableError: the option holds a model.
         """
         inner = self.config[option]
         class_name, config = str(inner["class_name"]), inner["config"]
         if isinstance(config.get("layers"), list):
             self.refuse("a model inside a layer cannot be made smaller")
         weights = {path.removeprefix(f"{name}/"): shape for path, shape in self.weights.items() if path.startswith(f"{name}/")}
-        return EditedLayer(f"{self._subject}, {name}", class_name, config, self.edit, list(weights.values()), weights)
+        return EditedLayer(self._where, self._name, class_name, config, self.edit, list(weights.values()), weights)
 
     def size(self, variable: int, axis: int) -> int:
         """The new size of one axis of a variable."""
@@ -81,7 +82,7 @@ class EditedLayer:
         """What an attribute becomes in every node of the layer; ``None`` where it stays.
 
         Raises:
-            InputError: calls of the layer would need different values.
+            UnwritableError: calls of the layer would need different values.
         """
         values = {after.attrs[name] for before, after in self.edit.nodes if before.attrs.get(name) != after.attrs.get(name)}
         if len(values) > 1:
@@ -92,12 +93,9 @@ class EditedLayer:
         """Refuse to edit the layer.
 
         Raises:
-            InputError: always; names the layer, its class and the reason.
+            UnwritableError: always; names the layer, its class and the reason.
         """
-        raise InputError(
-            f"{self._subject} ({self._class_name}) loses channels, but cannot be written back to Keras: {reason}; "
-            "write a bundle or ONNX, or compile without shrinking"
-        )
+        raise UnwritableError(self._where, {self._name: f"{reason} ({self._class_name})"})
 
     def _check_initializers(self) -> None:
         for name, value in self.config.items():

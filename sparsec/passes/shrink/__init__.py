@@ -7,6 +7,8 @@ another channel. Nothing is measured on data: every fact follows from the weight
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from sparsec.ir import Array, AttrValue, Graph, Node
@@ -23,26 +25,27 @@ from sparsec.passes.shrink.widths import Rounding, multiple_of
 __all__ = ["Rounding", "ShrinkPlan", "WeightEdit", "apply_plan", "multiple_of", "shrink"]
 
 
-def shrink(graph: Graph, multiple: int | None = 1) -> tuple[Graph, ShrinkPlan, list[Decision]]:
+def shrink(graph: Graph, multiple: int | None = 1, whole: Collection[str] = ()) -> tuple[Graph, ShrinkPlan, list[Decision]]:
     """Remove the dead channels of a graph.
 
     Args:
         graph: a checked graph.
         multiple: keep as many dead channels as make the width of every linear operator a multiple of this; ``None`` for what
             depthwise convolutions are fast with.
+        whole: layers that keep all channels.
 
     Returns:
         the smaller graph, what was done to each weight, and a decision for each layer that lost channels or could not.
     """
     if not graph.nodes:
         return graph, ShrinkPlan(), []
-    analysis = analyse(graph, infer_types(graph), multiple)
-    plan = _plan(graph, analysis)
+    analysis = analyse(graph, infer_types(graph), multiple, whole)
+    plan = _plan(graph, analysis, multiple)
     found = decisions(analysis)
     return (graph, plan, found) if plan.empty else (apply_plan(graph, plan), plan, found)
 
 
-def _plan(graph: Graph, analysis: Analysis) -> ShrinkPlan:
+def _plan(graph: Graph, analysis: Analysis, multiple: int | None) -> ShrinkPlan:
     classes, removed = analysis.classes, analysis.removed
     kept: dict[str, dict[int, Indices]] = {}
     for (path, axis), ids in classes.weights.items():
@@ -71,7 +74,7 @@ def _plan(graph: Graph, analysis: Analysis) -> ShrinkPlan:
     edits = {
         path: WeightEdit(analysis.merges.get(path), deltas.get(path), kept.get(path, {}), groups.get(path)) for path in paths
     }
-    return ShrinkPlan(edits, added, _attrs(analysis))
+    return ShrinkPlan(edits, added, _attrs(analysis), multiple)
 
 
 def _kept_outputs(view: NodeView, analysis: Analysis, size: int) -> Indices:

@@ -8,7 +8,7 @@ backward direction repeats until nothing changes. What cannot be made good pins 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ class Analysis:
         return {name: ~self.removed[ids] for name, ids in self.classes.values.items()}
 
 
-def analyse(graph: Graph, types: dict[str, TensorType], multiple: int | None = 1) -> Analysis:
+def analyse(graph: Graph, types: dict[str, TensorType], multiple: int | None = 1, whole: Collection[str] = ()) -> Analysis:
     """Find the classes of channels that can go.
 
     Args:
@@ -58,8 +58,9 @@ def analyse(graph: Graph, types: dict[str, TensorType], multiple: int | None = 1
         types: of its values.
         multiple: keep as many dead channels as make the width of every linear operator a multiple of this; ``None`` for what
             models with depthwise convolutions are fast with.
+        whole: layers that keep all channels.
     """
-    classes, views, pinned = tie_graph(graph, types)
+    classes, views, pinned = tie_graph(graph, types, whole)
     constants = _forward(graph, types, views)
     while True:
         removed, refused, reads = _backward(graph, classes, views, constants, pinned)

@@ -7,10 +7,12 @@ ties both calls through its weights.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from sparsec.errors import GraphError
-from sparsec.ir import ABSENT, Graph, TensorType
+from sparsec.ir import ABSENT, Graph, Node, TensorType
 from sparsec.ops import get_op
 from sparsec.ops.channels import ChannelRule, Ids, NodeView, channel_count
 
@@ -99,12 +101,16 @@ class Classes:
         return [(key[0], label[ids]) for key, ids in self._calls.items()]
 
 
+WHOLE = "Keras cannot state a layer that they reach with fewer channels"
+
 RuledNode = tuple[NodeView, ChannelRule | None, str]
 """A node, its rule (``None`` where it is opaque), and why it is opaque."""
 
 
-def tie_graph(graph: Graph, types: dict[str, TensorType]) -> tuple[Classes, list[RuledNode], dict[int, str]]:
-    """Walk a graph and tie its channels.
+def tie_graph(
+    graph: Graph, types: dict[str, TensorType], whole: Collection[str] = ()
+) -> tuple[Classes, list[RuledNode], dict[int, str]]:
+    """Walk a graph and tie its channels; those that the layers in ``whole`` read or make stay.
 
     Returns:
         the resolved classes; for every node its view, its rule (``None`` for an opaque node) and why it is opaque; and
@@ -120,15 +126,13 @@ def tie_graph(graph: Graph, types: dict[str, TensorType]) -> tuple[Classes, list
         reason = f"{node.op} needs all channels" if rule is None else rule.applies(view)
         if rule is None or reason:
             rule = None
-            for name in node.inputs:
-                if name in graph.weights:
-                    classes.pin_weight(name, reason)
-                elif name != ABSENT:
-                    classes.pin(classes.values[name], reason)
             for name in node.outputs:
-                _pin_value(classes, name, types, reason)
+                classes.tie_value(name, classes.fresh(channel_count(types[name])))
+            _pin_node(classes, node, graph, reason)
         else:
             rule.tie(view, classes)
+            if node.layer in whole:
+                _pin_node(classes, node, graph, WHOLE)
         views.append((view, rule, reason))
     for port in graph.outputs:
         if port.value in graph.weights:
@@ -136,6 +140,14 @@ def tie_graph(graph: Graph, types: dict[str, TensorType]) -> tuple[Classes, list
         else:
             classes.pin(classes.values[port.value], "an output of the model")
     return classes, views, classes.resolve()
+
+
+def _pin_node(classes: Classes, node: Node, graph: Graph, reason: str) -> None:
+    for name in (*node.inputs, *node.outputs):
+        if name in graph.weights:
+            classes.pin_weight(name, reason)
+        elif name != ABSENT:
+            classes.pin(classes.values[name], reason)
 
 
 def _pin_value(classes: Classes, name: str, types: dict[str, TensorType], reason: str) -> None:

@@ -19,11 +19,13 @@ class ShrinkPlan:
         added_biases: biases that linear layers did not have, by the name of their kernel, in float64, without the channels
             that go.
         attrs: the attributes of nodes that change, by node name.
+        multiple: to which multiple widths were rounded up, as :func:`sparsec.passes.shrink.shrink` was told.
     """
 
     edits: Mapping[str, WeightEdit] = field(default_factory=dict)
     added_biases: Mapping[str, Array] = field(default_factory=dict)
     attrs: Mapping[str, Mapping[str, AttrValue]] = field(default_factory=dict)
+    multiple: int | None = 1
 
     @property
     def empty(self) -> bool:
