@@ -6,8 +6,10 @@ RMSNormalization, UnitNormalization and the RMS scaling of LayerNormalization ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from sparsec.frontends.layer import ALWAYS, Layer, Value, reads
+from sparsec.frontends.layers.formats import to_channels_first, to_channels_last
 
 UNIT_EPSILON = 1e-12
 """UnitNormalization divides by no less: by a norm in Keras 3, by the root of a sum of squares in Keras 2."""
@@ -67,29 +69,37 @@ def group_normalization(layer: Layer) -> Value:
     to_last = (*(other for other in range(x.rank) if other != axis), axis)
     if axis != x.rank - 1:
         x = layer.emit("transpose", x, permutation=to_last)
-    y = _in_groups(layer, x)
-    if axis != x.rank - 1:
-        y = layer.emit("transpose", y, permutation=tuple(to_last.index(other) for other in range(x.rank)))
-    return y
-
-
-def _in_groups(layer: Layer, x: Value) -> Value:
-    channels = layer.channels(x)
-    groups = layer.integer("groups", 32)
+    channels, groups = layer.channels(x), layer.integer("groups", 32)
     # Instance normalisation: a group for each channel.
     groups = channels if groups == -1 else groups
     if groups < 1 or channels % groups:
         layer.refuse(f"groups = {groups} does not divide its {channels} channels")
     gamma = layer.weight("gamma", (channels,)) if layer.flag("scale", True) else None
     beta = layer.weight("beta", (channels,)) if layer.flag("center", True) else None
-    kept = (0,) * (x.rank - 1)
-    grouped = layer.emit("reshape", x, shape=(*kept, groups, channels // groups))
-    axes = (*range(1, x.rank - 1), x.rank)
-    y = layer.emit("layer_norm", grouped, axes=axes, epsilon=layer.number("epsilon", 1e-3))
-    y = layer.emit("reshape", y, shape=(*kept, channels))
+    y = _grouped(layer, x, groups)
     if gamma is not None:
-        return layer.emit("affine", y, gamma, beta)
-    return y if beta is None else layer.emit("add", y, beta)
+        y = layer.emit("affine", y, gamma, beta)
+    elif beta is not None:
+        y = layer.emit("add", y, beta)
+    if axis != x.rank - 1:
+        y = layer.emit("transpose", y, permutation=tuple(to_last.index(other) for other in range(x.rank)))
+    return y
+
+
+def _grouped(layer: Layer, x: Value, groups: int) -> Value:
+    """The groups of channels of a channels-last value normalised, each sample's by itself."""
+    channels, epsilon = layer.channels(x), layer.number("epsilon", 1e-3)
+    space = [size for size in x.shape[1:-1] if isinstance(size, int)]
+    if len(space) < x.rank - 2:
+        kept = (0,) * (x.rank - 1)
+        parts = layer.emit("reshape", x, shape=(*kept, groups, channels // groups))
+        parts = layer.emit("layer_norm", parts, axes=(*range(1, x.rank - 1), x.rank), epsilon=epsilon)
+        return layer.emit("reshape", parts, shape=(*kept, channels))
+    # Channels-first a group is one run in memory, and a single operator normalises it.
+    first = to_channels_first(layer, x)
+    rows = layer.emit("reshape", first, shape=(0, groups, channels // groups * prod(space)))
+    rows = layer.emit("layer_norm", rows, axes=(-1,), epsilon=epsilon)
+    return to_channels_last(layer, layer.emit("reshape", rows, shape=(0, channels, *space)))
 
 
 def _ascending(layer: Layer, x: Value) -> tuple[int, ...]:
