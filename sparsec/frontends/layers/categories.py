@@ -60,7 +60,8 @@ def _adapted_boundaries(layer: Layer) -> list[float]:
         layer.refuse("its boundaries are not stated; adapt it, or give bin_boundaries, and save the model again")
     values, counts = layer.statistic("summary", (2, *stored.shape[1:])).astype(np.float32)
     if len(values) >= bins:
-        places = counts.cumsum() / counts.sum()
+        # Where only shapes are asked for, there are no counts.
+        places = counts.cumsum() / (counts.sum() or 1.0)
         step = 1.0 / bins
         values = np.interp(step + np.arange(0.0, 1.0, step), places, values)
     return [float(value) for value in values[:-1]]
