@@ -38,7 +38,7 @@ from sparsec.pruning import prune_file, prune_units
 
 FROZEN = Path(__file__).parent / "frozen"
 FILES = sorted(path for path in FROZEN.glob("*/*") if path.suffix in SUFFIXES)
-WITHOUT_UNITS = {"axes", "categories", "gru", "images", "local", "masked", "ops", "steps"}
+WITHOUT_UNITS = {"axes", "categories", "gru", "images", "local", "masked", "ops", "steps", "words"}
 """Samples of which nothing goes when units are pruned: they have none, or the biases of their cells move them."""
 
 WRITTEN = [path for path in FILES if path.stem != "attention"]
