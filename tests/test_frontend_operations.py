@@ -479,3 +479,11 @@ def test_written_back_between_operations(keras: Any) -> None:
         assert np.abs(found - wanted).max() <= 1e-5 * np.ptp(wanted)
     with pytest.warns(UserWarning, match="keeps all its channels"):
         sparsec.shrink(model(lambda y: y * np.arange(8, dtype=np.float32)))
+
+
+@pytest.mark.parametrize("name", ["sum", "prod", "cumsum", "min"])
+def test_narrow_integers_are_not_computed_with(name: str, keras: Any) -> None:
+    """Some versions of Keras widen them, others wrap around."""
+    x = keras.Input((5,), dtype="uint8")
+    with pytest.raises(UnsupportedLayerError, match="arithmetic on narrow integers"):
+        read(keras.Model(x, getattr(keras.ops, name)(x, axis=1)))

@@ -93,6 +93,23 @@ def test_policies(name: str, keras: Any, tmp_path: Path) -> None:
         assert np.abs(found.astype(np.float32) - np.asarray(rounded).astype(np.float32)).max() <= keras_rounds * max(spread, 1)
 
 
+def test_recurrent_and_attention_layers(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    with policy(keras, "mixed_float16"):
+        x, words = keras.Input((6, 4)), keras.Input((5,), dtype="int32")
+        attended = layers.MultiHeadAttention(2, 3)(x, x)
+        outputs = [attended, *layers.LSTM(4, return_state=True)(attended), layers.Bidirectional(layers.GRU(3))(x)]
+        outputs += [layers.Embedding(10, 4)(words), layers.Dot(2)([x, attended]), layers.Attention()([x, attended])]
+        model = keras.Model([x, words], outputs)
+    fill(model)
+    steps, numbers = random_inputs(model)
+    given = [steps, numbers % 10]
+    for found in read_all(model, tmp_path):
+        for one, other in zip(evaluate_graph(found.graph, given), model(given), strict=True):
+            assert one.dtype == other.dtype.name
+            assert np.abs(one.astype(np.float32) - np.asarray(other, np.float32)).max() <= 4e-3 * max(np.ptp(other), 1)
+
+
 def test_inputs_of_half_precision(keras: Any, tmp_path: Path) -> None:
     """They stay what they are, in the bundle and in ONNX; wider floats are taken too."""
     model, given = halves(keras, "mixed_float16", "float16")

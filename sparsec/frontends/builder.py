@@ -14,7 +14,7 @@ from sparsec.ops import make_node
 from sparsec.ops.typing import infer_node
 from sparsec.shapes import fixed_type
 
-_WRAPPING_OPS = frozenset({"add", "sub", "mul"})
+_WRAPPING_OPS = frozenset({"add", "sub", "mul", "reduce_sum", "reduce_prod", "cumsum"})
 """Operators whose results leave the range of narrow integers."""
 
 

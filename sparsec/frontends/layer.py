@@ -433,7 +433,7 @@ class Layer(Options):
     def cast(self, value: Value, dtype: str) -> Value:
         """``value`` in another dtype, as the layer computes in it."""
         if value.type.dtype == dtype:
-            return value
+            return value if self._operation or dtype != DEFAULT else replace(value, half=self.half)
         result = self._builder.emit("cast", f"{self._base}/cast", [value.name], self._reported, {"dtype": dtype})
         return replace(result, half=self.half if dtype == DEFAULT else "")
 
