@@ -33,7 +33,7 @@ class RandomGraph:
     def node(self, op: str, *inputs: str, **attrs: object) -> str:
         name = f"{op}_{len(self.nodes)}"
         node = make_node(op, name, inputs, [name], name, **attrs)
-        types = {**self.types, **{p: TensorType("float64", a.shape) for p, a in self.weights.items()}}
+        types = {**self.types, **{p: TensorType(a.dtype.name, a.shape) for p, a in self.weights.items()}}
         (self.types[name],) = infer_node(node, types)
         self.nodes.append(node)
         return name

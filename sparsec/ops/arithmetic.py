@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsec.ir import Array, Attrs, TensorType
 from sparsec.ops.base import expect_float, expect_number, register, required
+from sparsec.ops.channels import Jumping
 from sparsec.ops.elementwise import Binary, Unary, erf
 
 
@@ -53,9 +54,9 @@ class Cos(Unary):
 
 
 class _Jumping(Unary):
-    """Base of the functions that jump, so that a constant which was rounded may end on the other side."""
+    """Base of the functions that jump."""
 
-    channels = None
+    channels = Jumping()
 
 
 @register
@@ -107,7 +108,7 @@ class Mod(Binary):
     """``a - b * floor(a / b)`` in exact arithmetic, which jumps at multiples of ``b``; the sign is that of ``b``."""
 
     name = "mod"
-    channels = None
+    channels = Jumping()
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         expect_number(required(inputs, 0, "a"), "a")
@@ -122,7 +123,7 @@ class Equal(Binary):
     """``a == b``, a bool value."""
 
     name = "equal"
-    channels: ClassVar = None
+    channels: ClassVar = Jumping()
     result_dtype = "bool"
 
     def combine(self, a: Array, b: Array) -> Array:

@@ -27,7 +27,7 @@ from sparsec.ops.base import (
     register,
     required,
 )
-from sparsec.ops.channels import ChannelRule, Pointwise, Product, Scaling
+from sparsec.ops.channels import ChannelRule, Jumping, Pointwise, Product, Scaling
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
@@ -390,7 +390,7 @@ class Greater(Binary):
     """``a > b``, a bool value."""
 
     name = "greater"
-    channels = None
+    channels = Jumping()
     result_dtype = "bool"
 
     def combine(self, a: Array, b: Array) -> Array:
@@ -403,6 +403,7 @@ class Where(Op):
 
     name = "where"
     inputs = ("condition", "a", "b")
+    channels: ClassVar = Pointwise()
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         condition, a, b = required(inputs, 0, "condition"), required(inputs, 1, "a"), required(inputs, 2, "b")

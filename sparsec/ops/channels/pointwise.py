@@ -89,6 +89,16 @@ class Pointwise(ChannelRule):
         return "tied to channels that are not dead" if joined else f"{view.node.op} makes its border differ by channel"
 
 
+class Jumping(Pointwise):
+    """Functions that jump: a constant that was rounded may be on the other side, so nothing is known of what comes out."""
+
+    def constants(self, view: NodeView, facts: Mapping[str, Constants]) -> Constants:
+        return Constants.none(view.channels(view.node.output))
+
+    def spoils(self, view: NodeView) -> str:
+        return f"{view.node.op} jumps, where a constant may be rounded to either side"
+
+
 class Product(Pointwise):
     """Multiplication: zero times anything is zero, and what it is multiplied by is not read."""
 
