@@ -231,8 +231,8 @@ class _Masks:
 
     def over_heads(self, layer: Layer) -> Value | None:
         """All of them as one, broadcasting to ``[N, heads, T, S]`` where there is one axis of positions."""
-        found = [] if self.queries is None else [with_axis(layer, over_channels(layer, self.queries), 1)]
-        found += [with_axis(layer, with_axis(layer, mask, 1), 1) for mask in self.keys]
+        found = [] if self.queries is None else [layer.emit("reshape", self.queries, shape=(0, 1, -1, 1))]
+        found += [layer.emit("reshape", mask, shape=(0, 1, 1, -1)) for mask in self.keys]
         if self.pairs is not None:
             if self.pairs.rank > 3 and self.automatic:
                 layer.refuse("combines an attention_mask of its heads with masks of its inputs, which Keras does not align")
@@ -361,7 +361,7 @@ def attention(layer: Layer) -> Value | tuple[Value, ...]:
     if mode == "dot":
         query = call.query if scale is None else layer.emit("mul", call.query, scale)
         if not call.with_scores and (call.keys is None or call.rule.empty == "mean"):
-            mask = None if call.keys is None else with_axis(layer, with_axis(layer, call.keys, 1), 1)
+            mask = None if call.keys is None else layer.emit("reshape", call.keys, shape=(0, 1, 1, -1))
             single = {"heads": 1, "kv_heads": 1, "scale": 1.0, "causal": call.rule.causal}
             return call.finish(layer.emit("attention", query, call.key, call.value, mask, **single))
         return call.choose(layer.emit("matmul", query, _swapped(layer, call.key)))
@@ -435,7 +435,7 @@ class _PlainCall:
 
     def choose(self, scores: Value) -> Value | tuple[Value, ...]:
         """What the layer returns, from scores ``[N, T, S]``."""
-        mask = None if self.keys is None else with_axis(self.layer, self.keys, 1)
+        mask = None if self.keys is None else self.layer.emit("reshape", self.keys, shape=(0, 1, -1))
         weights = _weights(self.layer, scores, mask, self.rule)
         result = self.finish(self.layer.emit("matmul", weights, self.value))
         return (result, weights) if self.with_scores else result
