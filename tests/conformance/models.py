@@ -418,7 +418,7 @@ def arithmetic_between_tensors() -> keras.Model:
     return keras.Model([a, b], [L.Dense(3)(z), y])
 
 
-VOCABULARY = 30
+VOCABULARY = 100
 """How many words the models know that read words."""
 
 
@@ -433,7 +433,7 @@ def attending(x: Any, heads: int, width: int, **call: Any) -> Any:
 @model
 def transformer_encoder() -> keras.Model:
     words, places = keras.Input((9,), dtype="int32"), keras.Input((9,), dtype="int32")
-    x = L.Embedding(VOCABULARY, 12, mask_zero=True)(words) + L.Embedding(VOCABULARY, 12)(places)
+    x = L.Add()([L.Embedding(VOCABULARY, 12, mask_zero=True)(value) for value in (words, places)])
     x = attending(attending(x, 3, 4), 2, 5, use_causal_mask=True)
     return keras.Model([words, places], L.Dense(4)(L.GlobalAveragePooling1D()(x)))
 
@@ -441,7 +441,7 @@ def transformer_encoder() -> keras.Model:
 @model
 def transformer_decoder() -> keras.Model:
     words, memory = keras.Input((None,), dtype="int32"), keras.Input((None, 8))
-    x = L.Embedding(VOCABULARY, 12, mask_zero=True)(words)
+    x = L.Embedding(VOCABULARY, 12)(words)
     x = L.Add()([x, L.GroupQueryAttention(4, 4, 2)(x, x, use_causal_mask=True)])
     x = L.LayerNormalization()(x)
     x = L.Add()([x, L.MultiHeadAttention(2, 4, value_dim=3)(x, memory)])

@@ -22,8 +22,6 @@ from sparsec.ops import evaluate_graph
 from sparsec.passes import optimise
 from sparsec.runtime import load
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*destroy the mask information")
-
 TOLERANCE = 1e-4
 """Of each output's range."""
 
