@@ -47,6 +47,7 @@ WEAKER = (
     "shifts a constant that is not the same at every position",
     "a constant behind zero padding is not a bias at the borders",
     "a constant with a border of zeros is not a bias",
+    "a reshape joins it to channels that are not dead, or have other constants",
     "it is concatenated along positions with channels that are not dead, or have other constants",
 )
 """Reasons for which some channels stay that could go: rules that are weaker than they might be."""
