@@ -473,6 +473,9 @@ def attention(net: Net, c: Choices, x: Any) -> Any:
     """Attention of a sequence to itself, as a residual branch or not."""
     x = as_sequence(x)
     x = linear(c, x, c.between(2, 6), keep_size=True)
+    if sizes(x)[0] == 1:
+        # Keras warns of a softmax over a single step.
+        return x
     if c.flip(30):
         return L.Attention(use_scale=False)([x, linear(c, x, channels(x), keep_size=True)])
     # With heads of a single number, as many as there are steps, Keras 3.15 mixes up the axes of its projections on TensorFlow.
