@@ -27,7 +27,7 @@ from sparsec.ops.base import (
     register,
     required,
 )
-from sparsec.ops.channels import ChannelRule, Jumping, Pointwise, Product, Scaling
+from sparsec.ops.channels import ChannelRule, Jumping, Pointwise, Product, Rectifying, Scaling
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
@@ -422,7 +422,7 @@ class Prelu(Op):
 
     name = "prelu"
     inputs = ("x", "alpha")
-    channels: ClassVar = Pointwise()
+    channels: ClassVar = Rectifying()
 
     def infer(self, attrs: Attrs, inputs: Sequence[TensorType | None]) -> tuple[TensorType, ...]:
         x, alpha = required(inputs, 0, "x"), required(inputs, 1, "alpha")

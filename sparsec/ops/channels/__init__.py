@@ -14,7 +14,7 @@ rule is opaque.
 
 from sparsec.ops.channels.facts import UNIFORM, Constants, Ids, Mask, Template, Vector, channel_count
 from sparsec.ops.channels.linear import PerChannel, Summing, grouped_rows, ungrouped_rows
-from sparsec.ops.channels.pointwise import Jumping, Pointwise, Product, Scaling
+from sparsec.ops.channels.pointwise import Jumping, Pointwise, Product, Rectifying, Scaling
 from sparsec.ops.channels.positional import (
     AlongSpace,
     Concatenating,
@@ -44,6 +44,7 @@ __all__ = [
     "Pointwise",
     "Positional",
     "Product",
+    "Rectifying",
     "Repeating",
     "Reshaping",
     "Scaling",

@@ -130,6 +130,24 @@ class Product(Pointwise):
         return "a gate that depends on the input multiplies it"
 
 
+class Rectifying(Pointwise):
+    """PReLU: a constant that is not negative passes, whatever the slopes are."""
+
+    def constants(self, view: NodeView, facts: Mapping[str, Constants]) -> Constants:
+        result, x, table = super().constants(view, facts), facts[view.node.inputs[0]], TemplateTable()
+        codes = table.codes(x)
+        passes = x.fixed & (x.values >= 0) & table.binary(codes)
+        return Constants.of(
+            result.fixed | passes,
+            np.where(passes, x.values, result.values),
+            np.where(passes, codes, result.codes),
+            table.templates,
+        )
+
+    def spoils(self, view: NodeView) -> str:
+        return "the slopes of prelu differ by position"
+
+
 class Scaling(Pointwise):
     """Normalisation and scaling by stored factors: a channel whose factor is 0 is not read."""
 

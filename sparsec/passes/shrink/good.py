@@ -69,13 +69,28 @@ def make_good(
     return search.amends
 
 
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """What one call of a layer makes good.
+
+    Attributes:
+        delta: what its bias takes, of the outputs that stay; ``None`` if nothing is summed.
+        merge: the rows of its kernel that are added to others.
+        needs: the classes that go and that the outputs that stay read.
+    """
+
+    delta: Array | None
+    merge: Merge | None
+    needs: Ids
+
+
 class _Search:
     def __init__(self, classes: Classes, constants: Mapping[str, Constants], removed: Mask) -> None:
         self.amends = Amends()
         self._classes = classes
         self._constants = constants
         self._removed = removed
-        self._calls: dict[str, list[tuple[NodeView, Array | None, Merge | None]]] = {}
+        self._calls: dict[str, list[_Call]] = {}
 
     def visit(self, view: NodeView, rule: ChannelRule, reads: Mapping[str, Mask]) -> None:
         """Make good what one node reads."""
@@ -96,7 +111,17 @@ class _Search:
         if view.is_weight(1) and source in self._classes.values:
             delta = rule.absorbed(view, self._removed[self._classes.values[source]], self._constants[source])
             if delta is not None or merge is not None:
-                self._calls.setdefault(view.node.inputs[1], []).append((view, delta, merge))
+                self._calls.setdefault(view.node.inputs[1], []).append(self._call(view, rule, delta, merge))
+
+    def _call(self, view: NodeView, rule: ChannelRule, delta: Array | None, merge: Merge | None) -> _Call:
+        """What one call of a layer makes good, of the outputs that stay."""
+        outputs = ~self._removed[self._classes.values[view.node.outputs[0]]]
+        if delta is not None and delta.shape[-1] == outputs.size:
+            delta = delta[..., outputs]
+        source = view.node.inputs[0]
+        ids = self._classes.values[source]
+        reads = rule.reads(view, outputs)[source]
+        return _Call(delta, merge, ids[self._constants[source].nonzero & self._removed[ids] & reads])
 
     def _pin(self, ids: Ids, reason: str) -> None:
         for class_ in np.unique(ids):
@@ -106,7 +131,8 @@ class _Search:
         """The rows of channels ``stuck`` added to those of representatives; ``None`` where one has to be pinned first."""
         facts, ids = self._constants[name], self._classes.values[name]
         kinds = facts.codes * rows.groups + np.arange(ids.size) // (ids.size // rows.groups)
-        stays = facts.nonzero & ~self._removed[ids]
+        # What was pinned a moment ago stays as well: one channel carries what several operators need.
+        stays = facts.nonzero & (~self._removed[ids] | np.isin(ids, list(self.amends.pins)))
         targets = np.zeros(ids.size, np.intp)
         for kind in np.unique(kinds[stuck]):
             alike = facts.nonzero & (kinds == kind)
@@ -129,15 +155,13 @@ class _Search:
         """Pin what layers that are called several times would make good differently, and collect the merges."""
         readers = graph.consumers()
         for kernel, calls in self._calls.items():
-            _, delta, merge = calls[0]
-            alike = all(_equal(delta, other) and merge == again for _, other, again in calls)
-            if not alike or (merge is not None and len(readers[kernel]) > len(calls)):
-                for view, _, _ in calls:
-                    source = view.node.inputs[0]
-                    ids = self._classes.values[source]
-                    self._pin(ids[self._constants[source].nonzero & self._removed[ids]], SHARED)
-            elif merge is not None:
-                self.amends.merges[kernel] = merge
+            first = calls[0]
+            alike = all(_equal(first.delta, call.delta) and first.merge == call.merge for call in calls)
+            if not alike or (first.merge is not None and len(readers[kernel]) > len(calls)):
+                for call in calls:
+                    self._pin(call.needs, SHARED)
+            elif first.merge is not None:
+                self.amends.merges[kernel] = first.merge
 
 
 def _equal(a: Array | None, b: Array | None) -> bool:
