@@ -195,6 +195,14 @@ def channels_moved_by_permutations() -> keras.Model:
 
 
 @topology
+def normalisation_over_rows_behind_a_layer_without_bias() -> keras.Model:
+    x = image(5)
+    y = conv(x, 5, padding="valid", size=1)
+    y = L.Conv2D(5, 1, use_bias=False)(y)
+    return ended(x, L.Flatten()(L.BatchNormalization(axis=1)(y)))
+
+
+@topology
 def layers_without_bias_and_normalisations() -> keras.Model:
     x = image()
     y = L.Conv2D(5, 1, use_bias=False)(conv(x))

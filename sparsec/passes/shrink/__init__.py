@@ -117,10 +117,12 @@ def _attrs(analysis: Analysis) -> dict[str, dict[str, AttrValue]]:
 
 
 def _only_batch_norm(node: Node, graph: Graph, consumers: dict[str, list[Node]], outputs: frozenset[str]) -> Node | None:
-    """The BatchNormalization that is the only reader of a node whose kernel and statistics nobody else uses."""
+    """The BatchNormalization of channels that is the only reader of a node whose kernel and statistics nobody else uses."""
     readers = consumers.get(node.outputs[0], [])
     if node.op not in LINEAR or len(readers) != 1 or readers[0].op != "batch_norm" or node.outputs[0] in outputs:
         return None
     norm = readers[0]
+    if norm.attrs["axis"] != -1:
+        return None
     alone = all(len(consumers[path]) == 1 for path in (node.inputs[1], norm.inputs[3]))
     return norm if alone and norm.inputs[3] in graph.weights else None
