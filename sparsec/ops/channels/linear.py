@@ -15,9 +15,17 @@ BORDERED = "a constant with a border of zeros is not a bias"
 
 
 def pads_zeros(attrs: Attrs) -> bool:
-    """Whether windows may reach over the border; the transpose of a convolution always counts as doing so."""
+    """Whether windows may reach over the border."""
     pads = attrs.get("pads")
     return attrs.get("padding") != "explicit" or not isinstance(pads, tuple) or any(pads)
+
+
+def _single_taps(view: NodeView) -> bool:
+    """Whether a transposed convolution is one of single positions; any other meets less of its input at the borders."""
+    from sparsec.ops.base import ints
+
+    window = view.types[view.node.inputs[1]].shape[:-2]
+    return all(size == 1 for size in (*window, *ints(view.attrs, "strides"))) and not any(ints(view.attrs, "crops"))
 
 
 class Summing(ChannelRule):
@@ -87,7 +95,7 @@ class Summing(ChannelRule):
         """Whether every output position sums over the whole window, so that a constant input adds a constant."""
         if view.node.op == "dense":
             return True
-        return not pads_zeros(view.attrs)
+        return _single_taps(view) if view.node.op == "conv_transpose" else not pads_zeros(view.attrs)
 
     def constants(self, view: NodeView, facts: Mapping[str, Constants]) -> Constants:
         x = facts[view.node.inputs[0]]
