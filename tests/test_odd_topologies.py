@@ -18,6 +18,7 @@ from model_proofs import Findings, prove
 from planted_units import plant
 
 from sparsec.frontends import read
+from sparsec.passes import optimise
 
 QUICK_PLANTINGS, PLANTINGS = 2, 30
 
@@ -384,3 +385,34 @@ def test_odd_weights(name: str, what: str) -> None:
 )
 def test_all_units_dead(name: str) -> None:
     assert not checked(name, 1, None, scaled("kernel", 1.0, 0.0)).problems
+
+
+def left(model: keras.Model, dead: dict[str, list[int]]) -> dict[str, int]:
+    """The output channels left of each layer, once these units of kernels are zero and everything else is random."""
+    plant(model, 0)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        for weight in layer.weights:
+            values = rng.uniform(0.1, 1.0, weight.shape)
+            if weight.path.endswith("kernel"):
+                values[..., dead.get(layer.name, [])] = 0
+            weight.assign(values)
+    graph = read(model).graph
+    small = optimise(graph.lifted("float64")).graph
+    assert not prove(model, graph, [], 0).problems
+    return {node.layer: small.weights[node.inputs[1]].shape[-1] for node in small.nodes if node.op in ("conv", "dense")}
+
+
+def test_constants_that_are_not_negative_pass_slopes_that_differ_by_position() -> None:
+    x = image()
+    y = L.PReLU()(L.Conv2D(6, 3, name="first")(x))
+    model = keras.Model(x, L.Dense(3)(L.GlobalAveragePooling2D()(y)))
+    assert left(model, {"first": [1, 2, 5]})["first"] == 3
+
+
+def test_one_channel_carries_what_two_readers_need() -> None:
+    x = image()
+    y = L.Conv2D(6, 1, name="first")(x)
+    z = L.BatchNormalization()(y)
+    model = ended(x, conv(y), conv(z))
+    assert left(model, {"first": [1, 2, 5]})["first"] == 4
