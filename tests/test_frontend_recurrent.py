@@ -76,17 +76,20 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize("class_name", PLAIN)
 def test_layer(class_name: str, precision: str, keras: Any, tmp_path: Path) -> None:
     options: list[dict[str, Any]] = [
-        {},
-        {"return_sequences": True},
-        {"go_backwards": True},
-        {"go_backwards": True, "return_sequences": True},
-        {"use_bias": False},
-        {"return_state": True},
         {"return_state": True, "return_sequences": True, "go_backwards": True},
-        {"dropout": 0.2, "recurrent_dropout": 0.2},
-        {"unroll": True},
         *OPTIONS[class_name],
     ]
+    if precision == "float32":
+        options += [
+            {},
+            {"return_sequences": True},
+            {"go_backwards": True},
+            {"go_backwards": True, "return_sequences": True},
+            {"use_bias": False},
+            {"return_state": True},
+            {"dropout": 0.2, "recurrent_dropout": 0.2},
+            {"unroll": True},
+        ]
     with floats(keras, precision):
         x = keras.Input((STEPS, CHANNELS))
         outputs = [tensor for option in options for tensor in flat(getattr(keras.layers, class_name)(2, **option)(x))]
@@ -170,7 +173,7 @@ def test_layer_called_twice(keras: Any, tmp_path: Path) -> None:
 # --- activations -------------------------------------------------------------------------------------------------------
 
 
-def test_activations(keras: Any, tmp_path: Path) -> None:
+def test_activations(keras: Any) -> None:
     """Every activation that Keras names, but for the two that a cell cannot have by name alone."""
     layers = keras.layers
     names = [name for name in ACTIVATIONS if name not in ("glu", "threshold")]
@@ -180,7 +183,10 @@ def test_activations(keras: Any, tmp_path: Path) -> None:
     outputs += [layers.LSTM(3, activation=name, recurrent_activation=name)(x) for name in ("softmax", "gelu", "hard_silu")]
     activations = (layers.LeakyReLU(0.4), layers.ELU(0.4), layers.ReLU(0.6), layers.ReLU(negative_slope=0.2), layers.Softmax())
     outputs += [layers.GRU(3, activation=activation)(x) for activation in activations]
-    compare(keras.Model(x, outputs), tmp_path)
+    model = keras.Model(x, outputs)
+    fill(model)
+    batches = random_inputs(model)
+    agree([read(model)], batches, keras_outputs(model, batches), TOLERANCE["float32"])
 
 
 def test_activations_that_are_refused(keras: Any) -> None:
@@ -231,15 +237,18 @@ def test_bidirectional(merge_mode: str | None, keras: Any, tmp_path: Path) -> No
         return flat(layers.Bidirectional(inner, merge_mode=merge_mode)(value, **arguments))
 
     outputs = [
-        *both(layers.LSTM(2)),
-        *both(layers.LSTM(2, return_sequences=True)),
         *both(layers.GRU(2, return_sequences=True), mask=flags),
-        *both(layers.GRU(2), mask=flags),
-        *both(layers.SimpleRNN(2, return_sequences=True), initial_state=state),
-        *both(layers.RNN([layers.LSTMCell(2), layers.GRUCell(2)], return_sequences=True)),
+        *both(layers.SimpleRNN(2), initial_state=state),
     ]
     if merge_mode in ("concat", None):
         outputs += both(layers.LSTM(2, return_state=True, return_sequences=True))
+    if merge_mode == "concat":
+        outputs += [
+            *both(layers.LSTM(2)),
+            *both(layers.GRU(2), mask=flags),
+            *both(layers.SimpleRNN(2, return_sequences=True), initial_state=state),
+            *both(layers.RNN([layers.LSTMCell(2), layers.GRUCell(2)], return_sequences=True)),
+        ]
     compare(keras.Model([x, *state, flags], outputs), tmp_path, gaps())
 
 
