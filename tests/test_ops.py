@@ -499,6 +499,7 @@ def test_indices_count_from_the_end_and_are_checked() -> None:
 
 # --- refusals ----------------------------------------------------------------------------------------------------------
 
+GATED = {"activation": "tanh", "recurrent_activation": "sigmoid"}
 FLAT = {"strides": (1,), "dilations": (1,), "padding": "explicit", "pads": (0, 0)}
 REFUSALS: list[tuple[Case, str]] = [
     (Case("relu", [(N, 4)], {}, ("int32",)), "a float was expected"),
@@ -524,6 +525,13 @@ REFUSALS: list[tuple[Case, str]] = [
     (Case("depthwise_conv", [(N, 9, 4), (3, 3, 1)], FLAT), "do not fit"),
     (Case("conv_transpose", [(N, 9, 4), (3, 2, 4)], {"strides": (1,), "dilations": (1,), "crops": (-1, 0)}), "not negative"),
     (Case("conv_transpose", [(N, 2, 4), (1, 2, 4)], {"strides": (1,), "dilations": (1,), "crops": (1, 1)}), "leave nothing"),
+    (Case("lstm", [(N, 5, 4), (4, 6), None, (2, 8)], GATED), "does not hold 4 gates"),
+    (Case("lstm", [(N, 4), (4, 8), None, (2, 8)], GATED), r"is not \[N, steps, channels\]"),
+    (Case("lstm", [(N, 5, 4), (4, 8), None, (3, 8)], GATED), r"'recurrent_kernel' has shape \(3, 8\)"),
+    (Case("lstm", [(N, 5, 4), (4, 8), (2, 8), (2, 8)], GATED), r"'bias' has shape \(2, 8\)"),
+    (Case("lstm", [(N, H, 4), (4, 8), None, (2, 8), (N, W)], GATED, ("", "", "", "", "bool")), "equal.*--input-shape"),
+    (Case("lstm", [(N, 5, 4), (4, 8), None, (2, 8), None, (N, 3)], GATED), r"'h' has shape \(N, 3\)"),
+    (Case("gru", [(N, 5, 4), (4, 6), (6,), (2, 6)], {**GATED, "reset_after": True}), r"'bias' has shape \(6\)"),
     (Case("max_pool", [(N, 2, 4)], {**FLAT, "window": (3,)}), "does not fit into"),
     (Case("batch_norm", [(N, 4), None, None, (3,), (4,)], {"epsilon": 1e-3}), r"'mean' has shape \(3\)"),
     (Case("layer_norm", [(N, 4), (3,)], {"axes": (-1,), "epsilon": 1e-3}), r"'gamma' has shape \(3\)"),

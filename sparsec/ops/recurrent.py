@@ -22,6 +22,7 @@ from sparsec.ops.base import (
     Attribute,
     Kind,
     Op,
+    broadcast_shapes,
     expect_dtype,
     expect_float,
     expect_shape,
@@ -88,6 +89,8 @@ class Recurrent(Op):
         expect_shape(optional(inputs, BIAS), self.bias_shape(attrs, units), "bias")
         if mask is not None:
             expect_dtype(mask, "bool", "mask")
+            # Open sizes that may differ are an error of their own.
+            broadcast_shapes(mask.shape, x.shape[:2])
             expect_shape(mask, x.shape[:2], "mask")
         for index, label in enumerate(self.state_names):
             initial = optional(inputs, STATES + index)

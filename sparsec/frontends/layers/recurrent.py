@@ -98,8 +98,7 @@ def _activations(cell: Layer, op: str) -> dict[str, object]:
     attrs = _cell_activation(cell, "activation", "tanh")
     if op == "simple_rnn":
         return attrs
-    convolutional = op == "conv_lstm" and cell.saved_by.generation == 2
-    default = "hard_sigmoid" if convolutional or cell.saved_by.generation == 2 else "sigmoid"
+    default = "hard_sigmoid" if cell.saved_by.generation == 2 else "sigmoid"
     return {**attrs, **_cell_activation(cell, "recurrent_activation", default)}
 
 
