@@ -15,12 +15,11 @@ from sparsec.text import Column, count_text
 
 SPARSITIES = {
     "MobileNetV2": (0.1, 0.3, 0.45, 0.7),
-    "EfficientNetB0": (0.3, 0.45),
-    "MobileNet": (0.1, 0.45),
-    "Xception": (0.45,),
+    "EfficientNetB0": (0.1, 0.45),
+    "MobileNet": (0.45,),
     "ResNet50": (0.45,),
-    "DenseNet121": (0.3, 0.45),
-    "InceptionV3": (0.3, 0.45),
+    "DenseNet121": (0.45,),
+    "InceptionV3": (0.45,),
 }
 """For each network shares of units that leave widths which are multiples of nothing."""
 

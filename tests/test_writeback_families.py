@@ -29,7 +29,6 @@ OTHERS = (
     zoo.Family("EfficientNetV2S", 64, 0.0, 255.0),
     zoo.Family("InceptionResNetV2", 107),
     zoo.Family("MobileNetV3Large", 64, 0.0, 255.0),
-    zoo.Family("ConvNeXtSmall", 64, 0.0, 255.0),
 )
 """Networks of keras.applications that are built in other ways than those of their families that the other tests use."""
 
