@@ -333,8 +333,7 @@ def test_widths_are_rounded_up_where_the_layer_has_that_many(multiple: int, widt
     [
         (48, 11, True, 40),  # 37 are alive
         (48, 11, False, 37),
-        (48, 27, True, 24),  # below 32 to a multiple of 4
-        (44, 3, True, 44),  # 48 are more than there are
+        (12, 2, True, 12),  # 16 are more than there are, and a multiple of 4 fits
         (18, 1, True, 17),  # no multiple fits
         (12, 7, True, 5),  # narrow ones stay as they are
     ],

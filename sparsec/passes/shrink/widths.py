@@ -18,8 +18,8 @@ EQUAL_BLOCKS = "groups and heads stay equally large"
 
 MULTIPLE = "widths are rounded up to a multiple of {}"
 
-FAST = ((32, 8), (8, 4))
-"""What ``auto`` rounds widths up to: from so many channels on, the first multiple that fits.
+FAST, LEAST = (8, 4), 8
+"""What ``auto`` rounds widths up to, the first multiple that fits, from how many channels on.
 
 ONNX Runtime leaves its blocked layout for a convolution whose number of input channels is no multiple of 4, and a depthwise one
 then takes five times as long. Blocks have 8 or 16 channels; what is missing in the last one is computed for nothing. Without
@@ -78,7 +78,7 @@ def _some(ids: Ids, removed: Mask, count: int) -> list[int]:
 def rounded_up(views: Sequence[RuledNode], classes: Classes, removed: Mask, multiple: int | None) -> dict[int, str]:
     """Classes that make the width of every linear operator's output a multiple, where its channels allow it.
 
-    ``None`` rounds as :data:`FAST` says where there is a depthwise convolution, else not at all.
+    ``None`` rounds to one of :data:`FAST` where there is a depthwise convolution, else not at all.
     """
     new: dict[int, str] = {}
     if multiple is None and not any(view.node.op == "depthwise_conv" and view.is_weight(1) for view, _, _ in views):
@@ -102,5 +102,7 @@ def rounded_up(views: Sequence[RuledNode], classes: Classes, removed: Mask, mult
 
 def _fitting(left: int, width: int, multiple: int | None) -> int:
     """The multiple to which ``left`` of ``width`` channels are rounded up; 1 where there are not that many."""
-    choices = [choice for least, choice in FAST if left >= least] if multiple is None else [multiple]
+    if multiple is None and left < LEAST:
+        return 1
+    choices = FAST if multiple is None else (multiple,)
     return next((choice for choice in choices if left + -left % choice <= width), 1)
