@@ -15,7 +15,7 @@ from sparsec.text import Column, count_text
 
 SPARSITIES = {
     "MobileNetV2": (0.1, 0.3, 0.45, 0.7),
-    "EfficientNetB0": (0.1, 0.45),
+    "EfficientNetB0": (0.45,),
     "MobileNet": (0.45,),
     "ResNet50": (0.45,),
     "DenseNet121": (0.45,),

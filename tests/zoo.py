@@ -118,6 +118,8 @@ def build_unit_pruned(family: Family, sparsity: float, whole: bool = False, seed
         layer.moving_mean.assign(np.where(constant, mean, layer.moving_mean.numpy()))
         layer.moving_variance.assign(np.where(constant, variance, layer.moving_variance.numpy()))
     perturb_batchnorm(model, rng)
+    # The same units again: of a BatchNormalization without gamma it is the mean that is zeroed with them.
+    prune_units(model, sparsity, whole=whole)
     return model
 
 
