@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from sparsec.errors import GraphError, InputError
 from sparsec.ir import Array, Dim, TensorType, evaluate, substitute, symbol
+from sparsec.kernels import IN_PLACE
 from sparsec.ops import OPS, TO_THE_END, TO_THE_START, get_op
 from sparsec.ops.base import broadcast_shapes
 from sparsec.ops.elementwise import erf, sigmoid, softplus
@@ -625,3 +626,11 @@ def test_broadcasting_of_symbols() -> None:
     assert broadcast_shapes((N, H, 4), (1, 1, 4)) == (N, H, 4)
     assert broadcast_shapes((4,), (N, H, 4)) == (N, H, 4)
     assert broadcast_shapes((N, (H + 1) // 2), (N, (H - 1) // 2 + 1)) == (N, (H + 1) // 2)
+
+
+def test_small_results_of_sigmoid_are_accurate():
+    x = np.array([-100.0, -87.0, -50.0, -20.0, -17.0, 0.0, 17.0, 100.0], np.float32)
+    exact = 1 / (1 + np.exp(-x.astype(np.float64)))
+    for found in (get_op("sigmoid").evaluate({}, [x])[0], IN_PLACE["sigmoid"]({}, x.copy())):
+        assert np.abs(found - exact)[1:].max() <= 1e-6
+        assert (np.abs(found - exact) / exact)[1:].max() <= 1e-5

@@ -50,11 +50,11 @@ def _hard_sigmoid(attrs: Attrs, x: Array, *, out: Array | None = None) -> Array:
 
 
 def _sigmoid(attrs: Attrs, x: Array, *, out: Array | None = None) -> Array:
-    y: Array = np.multiply(x, 0.5, out=out)
-    np.tanh(y, out=y)
-    y *= 0.5
-    y += 0.5
-    return y
+    y: Array = np.negative(x, out=out)
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
+    y += 1
+    return np.reciprocal(y, out=y)
 
 
 def _silu(attrs: Attrs, x: Array, *, out: Array | None = None) -> Array:

@@ -44,9 +44,12 @@ def erf(x: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """``1 / (1 + exp(-x))`` without overflow."""
-    # tanh saturates instead of overflowing, and is accurate to the last bits on both sides.
-    return np.tanh(x * 0.5) * 0.5 + 0.5
+    """``1 / (1 + exp(-x))``."""
+    # Where the exponential overflows the quotient is 0, as it should be. By way of tanh it would be cheaper, but nothing would
+    # be left of small results: 40 % off at -17.
+    with np.errstate(over="ignore"):
+        y: Array = np.reciprocal(np.exp(-x) + 1)
+    return y
 
 
 def softplus(x: Array) -> Array:
