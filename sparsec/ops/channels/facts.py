@@ -119,6 +119,12 @@ class Constants:
                 codes[these] = UNIFORM
         return Constants.of(fixed, values, codes, templates)
 
+    def joined(self, other: Constants) -> Constants:
+        """What is known of either; of no channel both know anything."""
+        table = TemplateTable()
+        codes = table.codes(self) + table.codes(other)
+        return Constants.of(self.fixed | other.fixed, self.values + other.values, codes, table.templates)
+
 
 class TemplateTable:
     """The templates of several values in one numbering."""

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from sparsec.ir import ABSENT, Array, AttrValue, format_shape
-from sparsec.ops.channels.facts import UNIFORM, Constants, Ids, Mask, Moved, Template, TemplateTable
+from sparsec.ops.channels.facts import Constants, Ids, Mask, Moved, Template, TemplateTable
 from sparsec.ops.channels.rule import ChannelRule, NodeView, Ties
 
 
@@ -17,7 +17,7 @@ class Positional(ChannelRule):
 
     Args:
         selects: whether every position of the output is one of the input, or the greatest of several.
-        orders: whether it is the greatest of several, so that a negative multiple of a template is not that of the result.
+        orders: whether it is the greatest of several; of a negative multiple of a template that is a multiple of the least.
     """
 
     def __init__(self, selects: bool = True, orders: bool = False) -> None:
@@ -34,8 +34,11 @@ class Positional(ChannelRule):
 
     def constants(self, view: NodeView, facts: Mapping[str, Constants]) -> Constants:
         x = facts[view.node.inputs[0]]
-        rising = (x.codes == UNIFORM) | (x.values >= 0) if self._orders else None
-        return x.moved(1.0, lambda template: self._moved(view, template), rising)
+        if not self._orders:
+            return x.moved(1.0, lambda template: self._moved(view, template))
+        falls = x.shaped & (x.values < 0)
+        greatest = x.moved(1.0, lambda template: self._moved(view, template), ~falls)
+        return greatest.joined(x.moved(1.0, lambda template: self._moved(view, template, least=True), falls))
 
     def reads(self, view: NodeView, read: Mask) -> dict[str, Mask]:
         return {view.node.inputs[0]: read}
@@ -43,19 +46,20 @@ class Positional(ChannelRule):
     def spoils(self, view: NodeView) -> str:
         return f"{view.node.op} makes of it what is no multiple of a known map"
 
-    def _moved(self, view: NodeView, template: Template) -> Moved:
+    def _moved(self, view: NodeView, template: Template, least: bool = False) -> Moved:
         from sparsec.ops.base import get_op
 
-        if self._covers(view, template.border):
+        if not least and self._covers(view, template.border):
             return 1.0
         shape = format_shape(view.types[view.node.inputs[0]].shape[1:-1])
-        key = f"{view.node.op} {sorted(view.attrs.items())} of {shape} {template.key}"
+        key = f"{'least of ' if least else ''}{view.node.op} {sorted(view.attrs.items())} of {shape} {template.key}"
         binary = template.binary and self._selects
         if template.map is None:
             return Template(key, None, binary)
-        (result,) = get_op(view.node.op).evaluate(view.attrs, [template.map[None, ..., None]])
+        sign = -1.0 if least else 1.0
+        (result,) = get_op(view.node.op).evaluate(view.attrs, [sign * template.map[None, ..., None]])
         # Axes that are reduced may go; those of the batch and of the channels stay.
-        flat = result[0, ..., 0]
+        flat = sign * np.asarray(result)[0, ..., 0]
         return float(flat.flat[0]) if np.ptp(flat) == 0 else Template(key, flat, binary)
 
     def _covers(self, view: NodeView, border: tuple[int, ...]) -> bool:
