@@ -693,6 +693,24 @@ def test_filters_of_conv_lstm_are_written_back(keras: Any, tmp_path: Path) -> No
         assert after.get_layer("each").layer.filters == 3
 
 
+def test_a_model_for_each_step_is_written_back(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    image = keras.Input((6, 6, 2))
+    inner = keras.Model(image, layers.Dense(4, name="top")(layers.Flatten()(layers.Conv2D(5, 3, name="conv")(image))))
+    x = keras.Input((STEPS, 6, 6, 2))
+    model = keras.Model(x, layers.LSTM(3)(layers.TimeDistributed(inner, name="each")(x)))
+    fill(model)
+    conv = model.get_layer("each").layer.get_layer("conv")
+    kernel, bias = conv.get_weights()
+    kernel[..., [1, 3]] = 0
+    conv.set_weights([kernel, bias])
+    batches = random_inputs(model)
+    wanted = keras_outputs(model, batches)
+    for after in (written_back(model, tmp_path, ".keras"), written_back(model, tmp_path, ".h5"), shrink_model(model)):
+        close(keras_outputs(after, batches), wanted, 1e-5)
+        assert after.get_layer("each").layer.get_layer("conv").filters == 3
+
+
 def test_constants_move_into_the_bias_of_a_recurrent_layer(keras: Any, tmp_path: Path) -> None:
     layers = keras.layers
     x = keras.Input((STEPS, CHANNELS))

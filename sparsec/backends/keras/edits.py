@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsec.errors import InputError
 from sparsec.frontends import Variable
-from sparsec.frontends.source import Config, LayerEntry, LayerPath, MatrixView, Source, layer_entries
+from sparsec.frontends.source import INNER, Config, LayerEntry, LayerPath, MatrixView, Source, layer_entries
 from sparsec.ir import Array, Graph, Node
 from sparsec.passes.shrink import ShrinkPlan, WeightEdit
 
@@ -178,17 +178,20 @@ class Interpreted:
 
 
 def walk(config: Config, where: str, prefix: LayerPath = ()) -> Iterator[tuple[LayerPath, LayerEntry, dict[str, Any]]]:
-    """Every layer of a model, those of nested models after it, with its serialised object."""
+    """Every layer of a model, those of nested models and of models inside layers after it, with its serialised object."""
     for entry, item in zip(layer_entries(config, where), config["layers"], strict=True):
         path = (*prefix, entry.key)
         yield path, entry, item
         if entry.is_model:
             yield from walk(entry.config, where, path)
+        elif entry.inner_model is not None:
+            yield from walk(entry.inner_model, where, (*path, INNER))
 
 
 def parts_of(path: LayerPath, entry: LayerEntry, paths: Iterable[LayerPath]) -> list[LayerPath]:
-    """Those of ``paths`` that belong to a layer, or to a part of it."""
-    return [other for other in paths if other == path or (not entry.is_model and other[: len(path)] == path)]
+    """Those of ``paths`` that belong to a layer, or to a part of it that is no layer of :func:`walk`."""
+    holds_layers = entry.is_model or entry.inner_model is not None
+    return [other for other in paths if other == path or (not holds_layers and other[: len(path)] == path)]
 
 
 def layer_edits(model: Interpreted, plan: ShrinkPlan, shrunk: Graph) -> dict[LayerPath, LayerEdit]:

@@ -62,15 +62,9 @@ class EditedLayer:
             self.config["use_bias"] = True
 
     def part(self, name: str, option: str) -> EditedLayer:
-        """A part that is a layer of its own, whose configuration stands in an option.
-
-        Raises:
-            UnwritableError: the option holds a model.
-        """
+        """A part that is a layer of its own, whose configuration stands in an option."""
         inner = self.config[option]
         class_name, config = str(inner["class_name"]), inner["config"]
-        if isinstance(config.get("layers"), list):
-            self.refuse("a model inside a layer cannot be made smaller")
         weights = {path.removeprefix(f"{name}/"): shape for path, shape in self.weights.items() if path.startswith(f"{name}/")}
         return EditedLayer(self._where, self._name, class_name, config, self.edit, list(weights.values()), weights)
 
