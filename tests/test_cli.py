@@ -27,6 +27,7 @@ from sparsec.cli import app as application
 from sparsec.cli import bench, compilation, inspection, main, terminal
 from sparsec.cli import pruning as prune_command
 from sparsec.cli.app import app
+from sparsec.kernels import library
 from sparsec.text import Column
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +98,13 @@ def folder(tmp_path_factory):
 def test_version_agrees_with_the_project(cli):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert version == sparsec.__version__
-    assert cli("--version") == (0, f"sparsec {version}\n", "")
+    native = library.status()
+    assert cli("--version") == (0, f"sparsec {version}\nnative kernels: {native.isa if native.built else 'not built'}\n", "")
+    status, out, err = cli("--version", "--json")
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    VALIDATOR.validate(result)
+    assert result["result"]["native"] == {"built": native.built, "isa": native.isa, "isas": list(native.isas)}
 
 
 def test_no_command_shows_the_help(cli):
@@ -195,10 +202,11 @@ def test_a_closed_pipe_is_no_error(folder):
 
 def test_the_page_describes_every_command_and_its_example_is_valid():
     page = (ROOT / "formats" / "cli.md").read_text()
-    assert all(f"\n## `{command}`\n" in page for command in COMMANDS)
+    documented = [*COMMANDS, "version"]
+    assert all(f"\n## `{command}`\n" in page for command in documented)
     (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     VALIDATOR.validate(json.loads(example))
-    assert SCHEMA.contents["properties"]["command"]["enum"] == list(COMMANDS)
+    assert SCHEMA.contents["properties"]["command"]["enum"] == documented
 
 
 # --- the commands ------------------------------------------------------------------------------------------------------

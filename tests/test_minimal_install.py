@@ -13,6 +13,7 @@ import pytest
 
 from sparsec.bundle import BundleMeta, make_selfcheck, write_bundle
 from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
+from sparsec.kernels import library
 from sparsec.lowering import lower
 from sparsec.ops import evaluate_graph, make_node
 
@@ -92,14 +93,14 @@ def case(tmp_path_factory):
     return folder, evaluate_graph(graph, [x])[0]
 
 
-def run(case, *allowed):
+def run(case, *allowed, isa="none"):
     folder, expected = case
     paths = [str(folder / name) for name in ("m.npz", "x.npy", "y.npy")]
     done = subprocess.run(
         [sys.executable, "-P", "-c", SCRIPT, *paths, *allowed],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SPARSEC_ISA": isa},
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -120,6 +121,14 @@ def test_running_with_numpy_alone_says_that_it_is_slower(case):
     assert "scipy" not in found["modules"]
     assert not any(kernel.endswith("/csr") for kernel in found["kernels"])
     assert found["warnings"] == ["scipy is not installed: sparse weights run as dense ones, slower"]
+
+
+@pytest.mark.skipif(not library.status().isas, reason="the native library was not built")
+def test_native_kernels_run_with_numpy_alone(case):
+    found = run(case, "numpy", isa="")
+    assert "scipy" not in found["modules"]
+    assert {"conv/native", "depthwise_conv/native"} <= set(found["kernels"])
+    assert all("native" not in text for text in found["warnings"])
 
 
 def test_importing_sparsec_imports_no_installed_package():

@@ -369,7 +369,8 @@ def test_plans_share_packed_weights():
     assert model.weight_bytes == packed == sum(array.nbytes for array in graph.weights.values())
 
 
-def test_summary_names_kernels_and_reasons():
+def test_summary_names_kernels_and_reasons(monkeypatch):
+    monkeypatch.setenv("SPARSEC_ISA", "none")
     model = Model(lower(mlp(zeros=0.99, dims=(60, 500, 500, 7))))
     text = model.summary(batch=64)
     assert "dense/csr + relu" in text
@@ -422,6 +423,7 @@ def test_threads_without_threadpoolctl_say_so(monkeypatch):
 
 
 def test_without_scipy_sparse_weights_run_dense_and_it_is_said(monkeypatch):
+    monkeypatch.setenv("SPARSEC_ISA", "none")
     graph = mlp(zeros=0.99, dims=(60, 500, 500, 7))
     model = Model(lower(graph))
     x = random_inputs(graph, 64)[0]

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from sparsec import __version__
 from sparsec.cli import bench, compilation, demo, inspection, pruning, running, verification
-from sparsec.cli.terminal import out
+from sparsec.cli.terminal import emit_json, out
 from sparsec.errors import SparsecError, VerificationError
 
 DONE, FAILED, BAD_INPUT, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
@@ -50,15 +50,28 @@ for module in (inspection, pruning, compilation, running, verification, bench, d
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and the native kernels, and exit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --version: as JSON.")] = False,
 ) -> None:
     """The options before the command."""
     if version:
-        out().print(f"sparsec {__version__}", highlight=False)
+        show_version(as_json)
         raise typer.Exit
     if context.invoked_subcommand is None:
         out().print(context.get_help())
         raise typer.Exit
+
+
+def show_version(as_json: bool) -> None:
+    """Print the version, and which native kernels there are."""
+    from sparsec.kernels import library
+
+    native = library.status()
+    if as_json:
+        emit_json("version", {"native": {"built": native.built, "isa": native.isa, "isas": native.isas}})
+        return
+    out().print(f"sparsec {__version__}", highlight=False)
+    out().print(f"native kernels: {native.isa if native.built else 'not built'}", highlight=False)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

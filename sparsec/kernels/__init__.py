@@ -3,6 +3,7 @@
 from sparsec.kernels.base import Epilogue, Kernel, Run, Stage, Task
 from sparsec.kernels.costs import MEASURED, Coefficients
 from sparsec.kernels.elementwise import IN_PLACE, POINTWISE
+from sparsec.kernels.library import NATIVE
 from sparsec.kernels.recurrent import RECURRENT_OPS, RecurrentTask, bind_recurrent, choose_recurrent
 from sparsec.kernels.table import KERNEL_OPS, KERNELS, Choice, choose
 from sparsec.kernels.weights import TENSOR, Packing, Weight, WeightStore
@@ -12,6 +13,7 @@ __all__ = [
     "KERNELS",
     "KERNEL_OPS",
     "MEASURED",
+    "NATIVE",
     "POINTWISE",
     "RECURRENT_OPS",
     "TENSOR",

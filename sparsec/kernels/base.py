@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsec.ir import Array, Attrs
 from sparsec.kernels.costs import Coefficients
+from sparsec.kernels.library import NATIVE, status
 from sparsec.kernels.weights import Packing, Weight
 
 Run = Callable[[Array], Array]
@@ -132,7 +133,7 @@ class Kernel:
         cost: estimated nanoseconds for a task.
         bind: makes it ready for one task, given the packed weight and the epilogue.
         refuses: why it cannot run a task; empty where it can.
-        needs: the packages without which it does not run.
+        needs: the packages without which it does not run; :data:`sparsec.kernels.NATIVE` is the native library.
     """
 
     name: str
@@ -150,4 +151,4 @@ class Kernel:
 
 @cache
 def _installed(package: str) -> bool:
-    return find_spec(package) is not None
+    return status().built if package == NATIVE else find_spec(package) is not None

@@ -11,14 +11,19 @@ from sparsec.kernels.convolution import CONV_BLAS, CONV_CSR
 from sparsec.kernels.costs import ADVANTAGE, MEASURED, Coefficients
 from sparsec.kernels.dense import DENSE_BLAS, DENSE_CSR
 from sparsec.kernels.depthwise import DEPTHWISE_TAPS
+from sparsec.kernels.native_kernels import CONV_NATIVE, DENSE_NATIVE, DENSE_SLICES, DEPTHWISE_NATIVE
 from sparsec.kernels.transposed import CONV_TRANSPOSE_BLAS, CONV_TRANSPOSE_CSR
 
 KERNELS: Final = (
     DENSE_BLAS,
     DENSE_CSR,
+    DENSE_NATIVE,
+    DENSE_SLICES,
     CONV_BLAS,
     CONV_CSR,
+    CONV_NATIVE,
     DEPTHWISE_TAPS,
+    DEPTHWISE_NATIVE,
     CONV_TRANSPOSE_BLAS,
     CONV_TRANSPOSE_CSR,
 )
@@ -56,7 +61,7 @@ def choose(task: Task, kernels: Iterable[Kernel] = KERNELS, coefficients: Coeffi
     first, *others = [kernel for kernel in kernels if kernel.op == task.op]
     baseline = first.cost(task, coefficients)
     best, cost = first, baseline
-    missing: tuple[str, ...] = ()
+    absent: list[tuple[float, tuple[str, ...]]] = []
     compared = []
     for kernel in others:
         refusal = kernel.refuses(task)
@@ -65,13 +70,14 @@ def choose(task: Task, kernels: Iterable[Kernel] = KERNELS, coefficients: Coeffi
             continue
         estimate = kernel.cost(task, coefficients)
         compared.append(f"{kernel.name} {_duration(estimate)}")
-        if estimate >= min(cost, ADVANTAGE * baseline):
+        if estimate >= ADVANTAGE * baseline:
             continue
         if kernel.missing():
-            missing = kernel.missing()
-            compared[-1] += f" needs {', '.join(missing)}"
-        else:
+            absent.append((estimate, kernel.missing()))
+            compared[-1] += f" needs {', '.join(kernel.missing())}"
+        elif estimate < cost:
             best, cost = kernel, estimate
+    missing = next((packages for estimate, packages in sorted(absent) if estimate < cost), ())
     rest = [f"{first.name} {_duration(baseline)}"] if best is not first else []
     rest += [entry for entry in compared if not entry.startswith(f"{best.name} ")]
     against = f" against {', '.join(rest)}" if rest else ""

@@ -14,7 +14,7 @@ import numpy as np
 from sparsec.bundle import SelfCheck, read_bundle
 from sparsec.errors import GraphError, InputError, VerificationError
 from sparsec.ir import BATCH, Array, evaluate, symbols
-from sparsec.kernels import WeightStore
+from sparsec.kernels import NATIVE, WeightStore
 from sparsec.ops import infer_types
 from sparsec.program import Program
 from sparsec.runtime.plan import Plan, PlannedStep, Planner
@@ -189,11 +189,7 @@ class Model:
             unknown = plan.missing - self._reported
             self._reported |= plan.missing
         if unknown:
-            warnings.warn(
-                f"{', '.join(sorted(unknown))} is not installed: sparse weights run as dense ones, slower",
-                RuntimeWarning,
-                stacklevel=5,
-            )
+            warnings.warn(_slower(unknown), RuntimeWarning, stacklevel=5)
         return plan
 
     def _kept(self, shapes: Shapes) -> Plan | None:
@@ -265,6 +261,17 @@ def load(
     if batch is not None:
         model.prepare(batch)
     return model
+
+
+def _slower(missing: frozenset[str]) -> str:
+    """What is said of packages that are not there."""
+    if NATIVE not in missing:
+        return f"{', '.join(sorted(missing))} is not installed: sparse weights run as dense ones, slower"
+    others = f" ({', '.join(sorted(missing - {NATIVE}))} is not installed either)" if len(missing) > 1 else ""
+    return (
+        "sparsec was installed without its native library, for want of a C compiler: sparse weights run on NumPy and SciPy,"
+        f" slower{others}"
+    )
 
 
 def _check(model: Model, selfcheck: SelfCheck | None) -> None:

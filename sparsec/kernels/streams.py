@@ -1,0 +1,269 @@
+"""Packed forms for the native kernels: entries in the order in which they are read, without pointers to rows.
+
+Both forms depend on the weight alone, not on the machine or on the sizes of the input; ``native/kernels.h`` defines them.
+"""
+
+from __future__ import annotations
+
+from ctypes import byref
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+
+from sparsec.encodings import Csr
+from sparsec.encodings.stored import from_matrix
+from sparsec.ir import Array
+from sparsec.kernels.library import Matrix, Slices
+from sparsec.kernels.weights import Packing, Source, Weight
+
+ENTRIES: Final = 24
+"""About so many entries should a row have in a block, for which reading and writing its part of the output pays."""
+
+BLOCK_COLUMNS: Final = (96, 256)
+"""The least and the most columns of a block: so many elements of the window times channels fit into the first-level cache."""
+
+MAX_COLUMNS: Final = 1 << 16
+"""The columns in a block are counted in 16 bits."""
+
+SLICE: Final = 16
+PLACES: Final = 32
+
+
+def _address(array: Array) -> int:
+    return int(array.ctypes.data)
+
+
+def _runs(lengths: Array, blocks: Array, count: int) -> tuple[Array, Array]:
+    """Runs of equal length in each block.
+
+    Args:
+        lengths: of items sorted by block and length.
+        blocks: of each item.
+        count: the number of blocks.
+
+    Returns:
+        the runs of each block, ``[blocks]``, and the length and number of items of each run, ``[runs, 2]``.
+    """
+    starts = np.flatnonzero(np.r_[True, (np.diff(lengths) != 0) | (np.diff(blocks) != 0)] if lengths.size else [])
+    sizes = np.diff(np.r_[starts, lengths.size])
+    runs = np.stack([lengths[starts], sizes], axis=1).astype(np.int32)
+    return np.bincount(blocks[starts], minlength=count).astype(np.int32), runs
+
+
+@dataclass(frozen=True)
+class Stream:
+    """``sparsec_matrix``: a sparse matrix ``[rows, taps * channels]`` in blocks of channels."""
+
+    rows: int
+    channels: int
+    taps: int
+    starts: Array
+    counts: Array
+    runs: Array
+    order: Array
+    columns: Array
+    values: Array
+
+    @classmethod
+    def pack(cls, csr: Csr, channels: int, taps: int) -> Stream:
+        """Packs compressed rows, whose columns are the channels of each element of the window in turn."""
+        pointers, indices, values = csr
+        rows, entries = len(pointers) - 1, len(values)
+        width = _block_channels(entries / max(rows * channels * taps, 1), channels, taps)
+        blocks = -(-channels // width)
+        row = np.repeat(np.arange(rows), np.diff(pointers))
+        tap, channel = np.divmod(indices.astype(np.int64), channels)
+        block, place = np.divmod(channel, width)
+        column = place * taps + tap
+        lengths = np.bincount(block * rows + row, minlength=blocks * rows).reshape(blocks, rows)
+        by_length = np.argsort(lengths, axis=1, kind="stable")
+        rank = np.empty_like(by_length)
+        np.put_along_axis(rank, by_length, np.broadcast_to(np.arange(rows), rank.shape), axis=1)
+        sequence = np.argsort((block * rows + rank[block, row]) * (width * taps) + column, kind="stable")
+        sorted_lengths = np.take_along_axis(lengths, by_length, axis=1)
+        # The first block has every row, since it is there that the output begins.
+        named = sorted_lengths > 0
+        named[0] = True
+        counts, runs = _runs(sorted_lengths[named], np.nonzero(named)[0], blocks)
+        return cls(
+            rows,
+            channels,
+            taps,
+            np.minimum(np.arange(blocks + 1) * width, channels).astype(np.int32),
+            counts,
+            runs,
+            by_length[named].astype(np.int32),
+            column[sequence].astype(np.uint16),
+            np.ascontiguousarray(values[sequence], np.float32),
+        )
+
+    def csr(self) -> Csr:
+        """The compressed rows."""
+        of_run = np.repeat(np.arange(len(self.counts)), self.counts)
+        per_row = np.repeat(self.runs[:, 0], self.runs[:, 1])
+        block = np.repeat(np.repeat(of_run, self.runs[:, 1]), per_row)
+        place, tap = np.divmod(self.columns.astype(np.int64), self.taps)
+        column = tap * self.channels + self.starts[block] + place
+        return _to_csr(np.repeat(self.order, per_row), column, self.values, self.rows, self.channels * self.taps)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows, self.channels * self.taps
+
+    def part(self, first: int, stop: int) -> Stream:
+        """Some of the rows."""
+        return Stream.pack(_rows_of(self.csr(), first, stop), self.channels, self.taps)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return sum(array.nbytes for array in self._arrays)
+
+    @property
+    def _arrays(self) -> tuple[Array, ...]:
+        return self.starts, self.counts, self.runs, self.order, self.columns, self.values
+
+    @cached_property
+    def reference(self) -> Any:
+        """The C structure, by reference; valid as long as this object."""
+        return byref(Matrix(self.rows, self.channels, self.taps, len(self.counts), *map(_address, self._arrays)))
+
+
+def _block_channels(density: float, channels: int, taps: int) -> int:
+    least, most = BLOCK_COLUMNS
+    columns = min(max(ENTRIES / max(density, 1e-9), least), most if taps == 1 else least)
+    return min(max(round(columns / taps), 1), max(channels, 1))
+
+
+def _to_csr(row: Array, column: Array, values: Array, rows: int, columns: int) -> Csr:
+    sequence = np.argsort(row * np.int64(columns) + column, kind="stable")
+    pointers = np.r_[0, np.cumsum(np.bincount(row, minlength=rows))].astype(np.int32)
+    return Csr(pointers, column[sequence].astype(np.int32), values[sequence])
+
+
+def _rows_of(csr: Csr, first: int, stop: int) -> Csr:
+    begin, end = csr.pointers[first], csr.pointers[stop]
+    return Csr(csr.pointers[first : stop + 1] - begin, csr.indices[begin:end], csr.values[begin:end])
+
+
+@dataclass(frozen=True)
+class SliceStream:
+    """``sparsec_slices``: a sparse matrix in slices of rows that are padded to one length."""
+
+    rows: int
+    columns: int
+    counts: Array
+    runs: Array
+    order: Array
+    places: Array
+    values: Array
+
+    @classmethod
+    def pack(cls, csr: Csr, columns: int) -> SliceStream:
+        """Packs compressed rows."""
+        pointers, indices, values = csr
+        rows = len(pointers) - 1
+        blocks, slices = -(-columns // PLACES), -(-rows // SLICE)
+        row = np.repeat(np.arange(rows), np.diff(pointers))
+        block, place = np.divmod(indices.astype(np.int64), PLACES)
+        # Entries of a row are sorted by column, so those of one row and block are neighbours.
+        key = row * np.int64(blocks) + block
+        starts = np.flatnonzero(np.r_[True, np.diff(key) != 0] if key.size else [])
+        nth = np.arange(key.size) - np.repeat(starts, np.diff(np.r_[starts, key.size]))
+        lengths = np.zeros((blocks, slices), np.int64)
+        np.maximum.at(lengths, (block, row // SLICE), nth + 1)
+        by_length = np.argsort(lengths, axis=1, kind="stable")
+        sorted_lengths = np.take_along_axis(lengths, by_length, axis=1)
+        named = sorted_lengths > 0
+        counts, runs = _runs(sorted_lengths[named], np.nonzero(named)[0], blocks)
+        begins = np.zeros(blocks * slices, np.int64)
+        flat = (np.arange(blocks)[:, None] * slices + by_length)[named]
+        begins[flat] = np.r_[0, np.cumsum(sorted_lengths[named])][:-1]
+        at = begins[block * slices + row // SLICE] + nth
+        total = int(lengths.sum())
+        places, padded = np.zeros((total, SLICE), np.uint8), np.zeros((total, SLICE), np.float32)
+        places[at, row % SLICE], padded[at, row % SLICE] = place, values
+        return cls(rows, columns, counts, runs, (by_length[named] * SLICE).astype(np.int32), places, padded)
+
+    def csr(self) -> Csr:
+        """The compressed rows, without the padding."""
+        of_run = np.repeat(np.arange(len(self.counts)), self.counts)
+        per_slice = np.repeat(self.runs[:, 0], self.runs[:, 1])
+        block = np.repeat(np.repeat(of_run, self.runs[:, 1]), per_slice)
+        first = np.repeat(self.order, per_slice)
+        entry, lane = np.nonzero(self.values)
+        column = block[entry] * PLACES + self.places[entry, lane]
+        return _to_csr(first[entry] + lane, column, self.values[entry, lane], self.rows, self.columns)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows, self.columns
+
+    def part(self, first: int, stop: int) -> SliceStream:
+        """Some of the rows."""
+        return SliceStream.pack(_rows_of(self.csr(), first, stop), self.columns)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return sum(array.nbytes for array in self._arrays)
+
+    @property
+    def _arrays(self) -> tuple[Array, ...]:
+        return self.counts, self.runs, self.order, self.places, self.values
+
+    @cached_property
+    def reference(self) -> Any:
+        """The C structure, by reference; valid as long as this object."""
+        return byref(Slices(self.rows, self.columns, len(self.counts), *map(_address, self._arrays)))
+
+
+@dataclass(frozen=True)
+class StreamSource:
+    """A weight of which a packed form for native kernels is at hand."""
+
+    packed: Stream | SliceStream
+    weight: Weight
+
+    def tensor(self) -> Array:
+        """The tensor, filled from the entries."""
+        csr = self.packed.csr()
+        matrix = np.zeros(self.packed.shape, np.float32)
+        matrix[np.repeat(np.arange(len(matrix)), np.diff(csr.pointers)), csr.indices] = csr.values
+        return from_matrix(matrix, self.weight.shape, self.weight.rows)
+
+    def csr(self) -> Csr:
+        """The compressed rows."""
+        return self.packed.csr()
+
+    def nonzeros(self) -> int:
+        """Counted over the values."""
+        return int(np.count_nonzero(self.packed.values))
+
+
+def _make_stream(source: Source, weight: Weight) -> Stream:
+    channels = weight.shape[-2]
+    return Stream.pack(source.csr(), channels, weight.matrix_shape[1] // max(channels, 1))
+
+
+STREAM = Packing(
+    "stream",
+    make=lambda source, weight, attrs: _make_stream(source, weight),
+    back=StreamSource,
+    key=lambda attrs: None,
+    nbytes=lambda packed: int(packed.nbytes),
+)
+"""The 2-D view as a :class:`Stream`."""
+
+SLICES = Packing(
+    "slices",
+    make=lambda source, weight, attrs: SliceStream.pack(source.csr(), weight.matrix_shape[1]),
+    back=StreamSource,
+    key=lambda attrs: None,
+    nbytes=lambda packed: int(packed.nbytes),
+)
+"""The 2-D view as a :class:`SliceStream`."""
