@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NATIVE := sparsec/kernels/native
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench lint clean
+.PHONY: help demo test test-slow sanitize native bench lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/CMakeLists.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
@@ -28,6 +29,13 @@ test: lint  ## lint, then every test that is quick
 
 test-slow: $(READY)  ## the long proofs
 	$(BIN)/python -m pytest -m slow
+
+sanitize: $(READY)  ## the native kernels under the address and undefined-behaviour sanitizers
+	$(BIN)/python -m pytest -m slow tests/test_native.py -k sanitizers
+
+native:  ## build the native library among the sources, for a checkout that is not installed
+	cmake -S $(NATIVE) -B $(NATIVE)
+	cmake --build $(NATIVE)
 
 bench: $(READY)  ## the benchmarks; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py

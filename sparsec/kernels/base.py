@@ -146,9 +146,9 @@ class Kernel:
 
     def missing(self) -> tuple[str, ...]:
         """The packages that it needs and that are not installed."""
-        return tuple(package for package in self.needs if not _installed(package))
+        return tuple(name for name in self.needs if not (status().built if name == NATIVE else _installed(name)))
 
 
 @cache
 def _installed(package: str) -> bool:
-    return status().built if package == NATIVE else find_spec(package) is not None
+    return find_spec(package) is not None

@@ -23,7 +23,9 @@ VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
 ABI: Final = 1
-FOLDER: Final = Path(__file__).parent / "native"
+
+FOLDER: Final = "SPARSEC_NATIVE"
+"""The environment variable that names another folder with the library, such as one built for a sanitizer."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,15 @@ def status() -> Status:
     Raises:
         InputError: ``SPARSEC_ISA`` names an instruction set that there is not.
     """
-    return _status(os.environ.get(VARIABLE, ""))
+    return _status(os.environ.get(VARIABLE, ""), os.environ.get(FOLDER, ""))
 
 
 @cache
-def _status(wanted: str) -> Status:
+def _status(wanted: str, folder: str) -> Status:
     names = [isa.name for isa in ISAS]
     if wanted not in ("", OFF, *names):
         raise InputError(f"{VARIABLE} is {wanted!r}; use one of {', '.join(names)}, or {OFF} for no native kernels")
-    found = _load()
+    found = _load(Path(folder) if folder else Path(__file__).parent / "native")
     if found is None:
         return Status(None, built=False, off=wanted == OFF)
     bits = found.sparsec_isas()
@@ -154,10 +156,9 @@ def _status(wanted: str) -> Status:
     return Status(_bind(found, chosen), built=True, isas=present)
 
 
-@cache
-def _load() -> Any:
+def _load(folder: Path) -> Any:
     """The library, or ``None`` where it was not built, or for another version or machine."""
-    for path in sorted(FOLDER.glob("libsparsec_native.*")):
+    for path in sorted(folder.glob("libsparsec_native.*")):
         try:
             library = ctypes.CDLL(os.fspath(path))
         except OSError:

@@ -87,8 +87,13 @@ def _slowness() -> float:
     return {16: 1.0, 8: 1.15}.get(_lanes(), 3.0)
 
 
+def _is_one_vector(task: Task) -> bool:
+    """Whether a product has one vector, which is the whole input."""
+    return task.positions == 1 == prod(task.x[:-1]) and not any(_Plane.of(task).pads)
+
+
 def _product_cost(task: Task, c: Coefficients) -> float:
-    if task.positions == 1:
+    if _is_one_vector(task):
         entry = c.native_entry if task.nonzeros * 6 <= c.cache_bytes else c.native_entry_far
         return c.native_call + task.nonzeros * entry
     lanes = _lanes()
@@ -261,7 +266,7 @@ def _bind(task: Task, kernel: str, packed: Any, epilogue: Epilogue) -> Run:
 def _bind_stream(task: Task, packed: Stream, epilogue: Epilogue) -> Run:
     if packed.taps > 1:
         return _bind(task, "windows", packed, epilogue)
-    return _bind(task, "vector" if prod(task.x[:-1]) == task.positions == 1 else "product", packed, epilogue)
+    return _bind(task, "vector" if _is_one_vector(task) else "product", packed, epilogue)
 
 
 def _bind_slices(task: Task, packed: SliceStream, epilogue: Epilogue) -> Run:
