@@ -8,6 +8,7 @@ from __future__ import annotations
 from ctypes import byref
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -18,11 +19,30 @@ from sparsec.ir import Array
 from sparsec.kernels.library import Matrix, Slices
 from sparsec.kernels.weights import Packing, Source, Weight
 
-ENTRIES: Final = 24
-"""About so many entries should a row have in a block, for which reading and writing its part of the output pays."""
 
-BLOCK_COLUMNS: Final = (96, 256)
-"""The least and the most columns of a block: so many elements of the window times channels fit into the first-level cache."""
+@dataclass(frozen=True)
+class Blocks:
+    """How a matrix is cut into blocks: what of the vectors a block meets has to fit into the first-level cache.
+
+    Attributes:
+        entries: about so many should a row have in a block, for which reading and writing its part of the output pays.
+        least: columns of a block.
+        most: columns of a block.
+    """
+
+    entries: int
+    least: int
+    most: int
+
+    def channels(self, density: float, taps: int) -> int:
+        """The number of channels in a block of a matrix with ``taps`` columns for each."""
+        columns = min(max(self.entries / max(density, 1e-9), self.least), self.most)
+        return max(round(columns / taps), 1)
+
+
+DENSE_BLOCKS: Final = Blocks(26, 128, 512)
+POINTWISE_BLOCKS: Final = Blocks(13, 96, 256)
+WINDOW_BLOCKS: Final = Blocks(13, 144, 216)
 
 MAX_COLUMNS: Final = 1 << 16
 """The columns in a block are counted in 16 bits."""
@@ -67,11 +87,11 @@ class Stream:
     values: Array
 
     @classmethod
-    def pack(cls, csr: Csr, channels: int, taps: int) -> Stream:
+    def pack(cls, csr: Csr, channels: int, taps: int, cut: Blocks = DENSE_BLOCKS) -> Stream:
         """Packs compressed rows, whose columns are the channels of each element of the window in turn."""
         pointers, indices, values = csr
         rows, entries = len(pointers) - 1, len(values)
-        width = _block_channels(entries / max(rows * channels * taps, 1), channels, taps)
+        width = min(cut.channels(entries / max(rows * channels * taps, 1), taps), max(channels, 1))
         blocks = -(-channels // width)
         row = np.repeat(np.arange(rows), np.diff(pointers))
         tap, channel = np.divmod(indices.astype(np.int64), channels)
@@ -130,12 +150,6 @@ class Stream:
     def reference(self) -> Any:
         """The C structure, by reference; valid as long as this object."""
         return byref(Matrix(self.rows, self.channels, self.taps, len(self.counts), *map(_address, self._arrays)))
-
-
-def _block_channels(density: float, channels: int, taps: int) -> int:
-    least, most = BLOCK_COLUMNS
-    columns = min(max(ENTRIES / max(density, 1e-9), least), most if taps == 1 else least)
-    return min(max(round(columns / taps), 1), max(channels, 1))
 
 
 def _to_csr(row: Array, column: Array, values: Array, rows: int, columns: int) -> Csr:
@@ -246,8 +260,9 @@ class StreamSource:
 
 
 def _make_stream(source: Source, weight: Weight) -> Stream:
-    channels = weight.shape[-2]
-    return Stream.pack(source.csr(), channels, weight.matrix_shape[1] // max(channels, 1))
+    channels, taps = weight.shape[-2], prod(weight.shape[:-2])
+    cut = DENSE_BLOCKS if len(weight.shape) == 2 else POINTWISE_BLOCKS if taps == 1 else WINDOW_BLOCKS
+    return Stream.pack(source.csr(), channels, taps, cut)
 
 
 STREAM = Packing(

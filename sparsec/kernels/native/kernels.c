@@ -136,6 +136,11 @@ typedef struct {
 
 INLINE cursor begin(const sparsec_matrix *m) { return (cursor){m->runs, m->order, m->columns, m->values}; }
 
+/* What a column meets in a panel: at an offset from a table, or where every column takes one tile, at a multiple of it. */
+INLINE const vec *meets(const int lines, const char *panel, const int32_t *offsets, uint16_t column) {
+    return (const vec *)(panel + (offsets ? offsets[column] : (ptrdiff_t)column * lines * LANES * (ptrdiff_t)sizeof(float)));
+}
+
 /*
  * Adds the products of one block to a tile of `lines` vectors for each row. Where there are few, an entry's products go to one
  * of `ways` sums, since each has to wait for the one before it in its sum. The first block starts from the bias.
@@ -161,14 +166,14 @@ INLINE cursor add_block(
 #pragma GCC unroll 8
                 for (int way = 0; way < ways; way++) {
                     const vec value = splat(at.values[t + way]);
-                    const vec *x = (const vec *)(panel + offsets[at.columns[t + way]]);
+                    const vec *x = meets(lines, panel, offsets, at.columns[t + way]);
 #pragma GCC unroll 8
                     for (int j = 0; j < lines; j++) sums[way * lines + j] += value * x[j];
                 }
             }
             for (; t < count; t++) {
                 const vec value = splat(at.values[t]);
-                const vec *x = (const vec *)(panel + offsets[at.columns[t]]);
+                const vec *x = meets(lines, panel, offsets, at.columns[t]);
 #pragma GCC unroll 8
                 for (int j = 0; j < lines; j++) sums[j] += value * x[j];
             }
@@ -190,7 +195,8 @@ typedef cursor (*adder)(cursor, int, const char *, const int32_t *, const float 
     static cursor add_##lines( \
         cursor at, int runs, const char *panel, const int32_t *offsets, const float *bias, int first, float *tile \
     ) { \
-        return add_block(lines, ways, at, runs, panel, offsets, bias, first, tile); \
+        return offsets ? add_block(lines, ways, at, runs, panel, offsets, bias, first, tile) \
+                       : add_block(lines, ways, at, runs, panel, NULL, bias, first, tile); \
     }
 ADDER(1, 4)
 ADDER(2, 2)
@@ -230,7 +236,6 @@ typedef struct {
     const float **in;
     float **out;
     float *zeros, *panel, *tile;
-    int32_t *offsets;
     int64_t bytes;
 } product_plan;
 
@@ -243,7 +248,6 @@ static product_plan plan_product(const sparsec_matrix *m, const sparsec_geometry
     p.in = take(&from, sizeof(float *) * p.lines * LANES);
     p.out = take(&from, sizeof(float *) * p.lines * LANES);
     p.zeros = take(&from, sizeof(float) * m->channels);
-    p.offsets = take(&from, sizeof(int32_t) * widest_block(m));
     p.panel = take(&from, sizeof(float) * m->channels * p.lines * LANES);
     p.tile = take(&from, sizeof(float) * m->rows * p.lines * LANES);
     p.bytes = from.used;
@@ -278,14 +282,13 @@ SPARSEC_API void NAME(product)(
     const product_plan p = plan_product(m, g, scratch);
     const int width = p.lines * LANES;
     memset(p.zeros, 0, sizeof(float) * m->channels);
-    for (int i = 0; i < widest_block(m); i++) p.offsets[i] = i * width * (int)sizeof(float);
     for (int tile = 0; tile < p.tiles; tile++) {
         find_positions(&p, m, g, (int64_t)tile * width, x, y);
         to_planes(p.in, width, m->channels, p.panel, width);
         cursor at = begin(m);
         for (int b = 0; b < m->blocks; b++) {
             const char *panel = (const char *)(p.panel + (ptrdiff_t)m->starts[b] * width);
-            at = ADDERS[p.lines](at, m->counts[b], panel, p.offsets, bias, b == 0, p.tile);
+            at = ADDERS[p.lines](at, m->counts[b], panel, NULL, bias, b == 0, p.tile);
         }
         from_planes(p.tile, width, m->rows, p.out, width, g->low, g->high);
     }
@@ -457,6 +460,10 @@ SPARSEC_API void NAME(vector)(
                             (quad){part[columns[0]], part[columns[1]], part[columns[2]], part[columns[3]]};
                     odd += *(const quad *)(at.values + t + 4) *
                            (quad){part[columns[4]], part[columns[5]], part[columns[6]], part[columns[7]]};
+                }
+                for (; t + 4 <= count; t += 4, columns += 4) {
+                    even += *(const quad *)(at.values + t) *
+                            (quad){part[columns[0]], part[columns[1]], part[columns[2]], part[columns[3]]};
                 }
                 even += odd;
                 float sum = (even[0] + even[1]) + (even[2] + even[3]);
