@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ from kernels import Layer, make_task
 from onnx import TensorProto, helper, numpy_helper
 from threadpoolctl import threadpool_limits
 
+import sparsec
 from sparsec.backends.onnx import to_model
 from sparsec.ir import BATCH, Array, Graph, Input, Port, TensorType, symbol
 from sparsec.kernels import Choice, Epilogue, Task, WeightStore, choose, library
 from sparsec.lowering import lower
 from sparsec.ops import make_node
+from sparsec.pruning import prune_file
+from sparsec.quiet import import_keras
 from sparsec.runtime import Model
 from sparsec.text import Column
 
@@ -43,7 +48,7 @@ Call = Callable[[], Any]
 
 
 def main() -> None:
-    """Measure layers, then networks."""
+    """Measure layers, then small networks, then ResNet-50."""
     rng = np.random.default_rng(0)
     with threadpool_limits(1, user_api="blas"):
         facts = [layer_facts(layer, batch, s, rng) for layer in LAYERS for batch in layer.batches for s in SPARSITIES]
@@ -53,6 +58,8 @@ def main() -> None:
             for batch in (1, 64)
             for s in SPARSITIES
         ]
+        with TemporaryDirectory() as folder:
+            facts += resnet_facts(Path(folder), rng)
     text = (
         "Median milliseconds of a call, and in brackets how many times faster than the dense original in ONNX Runtime, fp32,\n"
         "one thread. Layers are kernels as the runtime calls them, channels last in and out, so conversions are part of their\n"
@@ -82,7 +89,7 @@ def network_facts(name: str, widths: tuple[int, ...], batch: int, sparsity: floa
     """The times of one network."""
     graph = _perceptron(widths, sparsity, rng)
     x = rng.standard_normal((batch, widths[0]), np.float32)
-    session = _session(to_model(graph))
+    session = _session(to_model(graph).SerializeToString())
     calls: dict[str, Call] = {"onnxruntime": lambda: session.run(None, {"x": x})}
     kernels = ""
     for isa in ISAS:
@@ -90,8 +97,36 @@ def network_facts(name: str, widths: tuple[int, ...], batch: int, sparsity: floa
             model = Model(lower(graph))
             model.prepare(batch)
             calls[isa or "best"] = lambda model=model: model(x)
-            kernels = kernels or ", ".join(sorted({step.kernel for step in model.plan(batch) if "/" in step.kernel}))
+            kernels = kernels or _kernels(model, batch)
     return _fact(name, batch, sparsity, milliseconds(calls, ROUNDS), kernels)
+
+
+def resnet_facts(folder: Path, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """The times of ResNet-50 with random weights, all kernels pruned but those of the output layer."""
+    keras = import_keras(purpose="to build networks")
+    keras.utils.set_random_seed(0)
+    original, pruned = folder / "original.keras", folder / "pruned.keras"
+    keras.applications.ResNet50(weights=None).save(original)
+    sparsec.compile(original, shrink=False, verify=False).save(folder / "dense.onnx")
+    session = _session((folder / "dense.onnx").read_bytes())
+    x = rng.standard_normal((1, 224, 224, 3), np.float32)
+    name = session.get_inputs()[0].name
+    facts = []
+    for sparsity in SPARSITIES:
+        prune_file(original, pruned, method="weight", sparsity=sparsity)
+        sparsec.compile(pruned, verify=False).save(folder / "bundle.npz")
+        calls: dict[str, Call] = {"onnxruntime": lambda: session.run(None, {name: x})}
+        for isa in ISAS:
+            with _instructions(isa):
+                model = sparsec.load(folder / "bundle.npz", threads=1, batch=1)
+                calls[isa or "best"] = lambda model=model: model(x)
+                kernels = _kernels(model, 1)
+        facts.append(_fact("ResNet-50 at 224", 1, sparsity, milliseconds(calls, ROUNDS), kernels))
+    return facts
+
+
+def _kernels(model: Model, batch: int) -> str:
+    return ", ".join(sorted({step.kernel for step in model.plan(batch) if "/" in step.kernel}))
 
 
 @contextmanager
@@ -126,10 +161,10 @@ def _perceptron(widths: tuple[int, ...], sparsity: float, rng: np.random.Generat
     return Graph((x,), (Port("y", value),), tuple(nodes), weights)
 
 
-def _session(model: Any) -> onnxruntime.InferenceSession:
+def _session(model: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _layer_in_onnxruntime(layer: Layer, kernel: Array, x: Array) -> Call:
@@ -144,7 +179,7 @@ def _layer_in_onnxruntime(layer: Layer, kernel: Array, x: Array) -> Call:
     graph = helper.make_graph([node], "layer", inputs, outputs, [numpy_helper.from_array(weight, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 9
-    session = _session(model)
+    session = _session(model.SerializeToString())
     return lambda: session.run(None, {"x": x})
 
 
