@@ -1,8 +1,10 @@
-# `make demo` and `make test` do all the set-up on a fresh machine; PYTHON picks the interpreter (3.11 to 3.13).
+# `make demo` and `make test` do all the set-up on a fresh machine; PYTHON picks the interpreter (3.11 to 3.13), WORKERS how many
+# processes test at a time.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WORKERS ?= 2
 NATIVE := sparsec/kernels/native
 
 .DEFAULT_GOAL := help
@@ -25,10 +27,10 @@ lint: $(READY)  ## formatting, lint and types
 	$(BIN)/mypy
 
 test: lint  ## lint, then every test that is quick
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 test-slow: $(READY)  ## the long proofs
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses $(WORKERS)
 
 sanitize: $(READY)  ## the native kernels under the address and undefined-behaviour sanitizers
 	$(BIN)/python -m pytest -m slow tests/test_native.py -k sanitizers
