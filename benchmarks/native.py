@@ -94,7 +94,7 @@ def network_facts(name: str, widths: tuple[int, ...], batch: int, sparsity: floa
     kernels = ""
     for isa in ISAS:
         with _instructions(isa):
-            model = Model(lower(graph))
+            model = Model(lower(graph), threads=1)
             model.prepare(batch)
             calls[isa or "best"] = lambda model=model: model(x)
             kernels = kernels or _kernels(model, batch)
