@@ -44,3 +44,4 @@ bench: $(READY)  ## the benchmarks; results in benchmarks/results
 
 clean:  ## remove the environment and everything that was built
 	rm -rf $(VENV) build dist
+	find $(NATIVE) -mindepth 1 -maxdepth 1 ! -name '*.[ch]' ! -name CMakeLists.txt -exec rm -rf {} +
