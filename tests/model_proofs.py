@@ -46,6 +46,8 @@ WEAKER = (
     "shifts a constant that is not the same at every position",
     "a constant behind zero padding is not a bias at the borders",
     "a constant with a border of zeros is not a bias",
+    # Where no tap that is not zero reaches over the border, there is none.
+    "a zero-padded depthwise convolution gives each channel a border of its own",
     "a reshape joins it to channels that are not dead, or have other constants",
     "it is concatenated along positions with channels that are not dead, or have other constants",
 )
