@@ -53,6 +53,9 @@ WEAKER = (
 )
 """Reasons for which some channels stay that could go: rules that are weaker than they might be."""
 
+TIED = "tied to channels that are not dead"
+"""The reason of channels that would go if others did, which may stay for one of the weaker rules."""
+
 
 @dataclass
 class Findings:
@@ -212,6 +215,7 @@ def _complete(
     layers = {node.inputs[1]: node.layer for node in graph.nodes if len(node.inputs) > 1}
     kept = {path: kept_units(graph, optimised, path) for path in layers if path in graph.weights}
     refusals = _refusals(optimised)
+    anywhere = any(reason in text for found in refusals.values() for text in found for reason in (*TOGETHER, *WEAKER))
 
     def gone(unit: Slice) -> bool:
         return unit.index not in kept[unit.path].get(unit.axis, [unit.index])
@@ -233,7 +237,8 @@ def _complete(
         findings.kept[f"{verdict or 'COULD GO'}: {reasons or 'no reason recorded'}"] += len(left)
         if not verdict and not any(reason in reasons for reason in TOGETHER):
             findings.could_go += len(left)
-        if not verdict and not any(reason in reasons for reason in (*TOGETHER, *WEAKER)):
+        weaker = any(reason in reasons for reason in (*TOGETHER, *WEAKER))
+        if not verdict and not weaker and not (reasons == TIED and anywhere):
             findings.problems.append(f"seed {seed}: {left} could go, but stay: {reasons or 'no reason recorded'}")
     for layer, count in stayed.items():
         if count > refusals.get(layer, Counter()).total():
