@@ -26,11 +26,14 @@ LEAST_LOSS = 0.4
 """The share of the elements of kernels that goes at least; biases and BatchNormalization stay in these networks."""
 
 OTHERS = (
-    zoo.Family("EfficientNetV2S", 64, 0.0, 255.0),
     zoo.Family("InceptionResNetV2", 107),
     zoo.Family("MobileNetV3Large", 64, 0.0, 255.0),
 )
-"""Networks of keras.applications that are built in other ways than those of their families that the other tests use."""
+"""Networks of keras.applications that are built in other ways than those of their families that the other tests use.
+
+EfficientNetV2S is not among them: with random weights it amplifies rounding so much that Keras in single precision is 8e-3 of the
+range away from double precision.
+"""
 
 
 def small_network() -> Any:
