@@ -31,8 +31,8 @@ OTHERS = (
 )
 """Networks of keras.applications that are built in other ways than those of their families that the other tests use.
 
-EfficientNetV2S is not among them: with random weights it amplifies rounding so much that Keras in single precision is 8e-3 of the
-range away from double precision.
+EfficientNetV2S is not among them: with random weights it amplifies rounding so much that Keras in single precision is 8e-3 of
+the range away from double precision.
 """
 
 
