@@ -772,7 +772,7 @@ def test_errors_stay_small_over_two_hundred_steps(op: str) -> None:
     x = Input("x", TensorType("float32", (N, steps, 64)))
     graph = Graph((x,), (Port("y", "y"),), (node,), {path: array.astype("float32") for path, array in weights.items()})
     model, inputs = Model(lower(graph)), arrays(graph, 1)
-    assert "dense/csr a step" in model.summary()
+    assert any(f"{kernel} a step" in model.summary() for kernel in ("dense/csr", "dense/slices"))
     (sparse,), (dense,), (exact,) = (
         model.run(inputs),
         evaluate_graph(graph, inputs),
