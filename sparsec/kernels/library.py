@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from sparsec.errors import InputError
-from sparsec.ir import Array
 
 NATIVE: Final = "native library"
 """What kernels need that run in it."""
@@ -22,7 +18,7 @@ NATIVE: Final = "native library"
 VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
-ABI: Final = 1
+ABI: Final = 2
 
 FOLDER: Final = "SPARSEC_NATIVE"
 """The environment variable that names another folder with the library, such as one built for a sanitizer."""
@@ -51,12 +47,44 @@ ISAS: Final = (Isa("avx512", 4, 16, permutes=True), Isa("avx2", 2, 8), Isa("neon
 OFF: Final = "none"
 
 
+KERNELS: Final = ("product", "windows", "vector", "slices", "map", "load", "store", "flatten", "unflatten")
+"""The kernels, in the order of ``SPARSEC_KERNELS``."""
+
+FUNCTIONS: Final = (
+    *("clamp", "leaky", "add", "subtract", "subtract_from", "multiply", "divide", "divide_into", "maximum", "minimum", "prelu"),
+    *("sigmoid", "tanh", "silu", "hard_sigmoid", "gelu", "gelu_tanh", "elu", "selu", "softplus", "softsign"),
+    *("exp", "log", "sqrt", "abs", "erf"),
+)
+"""The elementwise operations, in the order of ``SPARSEC_FUNCTIONS``."""
+
+OPERANDS: Final = ("number", "channel", "value", "gate")
+"""What the operand of an elementwise operation may be, in the order of the header."""
+
+_INT, _LONG, _FLOAT, POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+
+
+class Value(ctypes.Structure):
+    """``sparsec_value``."""
+
+    _fields_ = [
+        *((name, _INT) for name in ("base", "channels", "samples", "height", "width", "unused")),
+        ("offset", _LONG),
+        ("pitch", _LONG),
+    ]
+
+
+class Window(ctypes.Structure):
+    """``sparsec_window``."""
+
+    _fields_ = [(f"{name}{axis}", _INT) for name in ("", "stride_", "dilation_", "pad_") for axis in ("height", "width")]
+
+
 class Matrix(ctypes.Structure):
     """``sparsec_matrix``."""
 
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("rows", "channels", "taps", "blocks")),
-        *((name, ctypes.c_void_p) for name in ("starts", "counts", "runs", "order", "columns", "values")),
+        *((name, _INT) for name in ("rows", "channels", "taps", "blocks", "height", "unused")),
+        *((name, POINTER) for name in ("starts", "counts", "runs", "order", "columns", "values")),
     ]
 
 
@@ -64,31 +92,39 @@ class Slices(ctypes.Structure):
     """``sparsec_slices``."""
 
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("rows", "columns", "blocks")),
-        *((name, ctypes.c_void_p) for name in ("counts", "runs", "order", "places", "values")),
+        *((name, _INT) for name in ("rows", "columns", "blocks", "unused")),
+        *((name, POINTER) for name in ("counts", "runs", "order", "places", "values")),
     ]
 
 
-class Geometry(ctypes.Structure):
-    """``sparsec_geometry``."""
+class Post(ctypes.Structure):
+    """``sparsec_post``."""
+
+    _fields_ = [("function", _INT), ("operand", _INT), ("a", _FLOAT), ("b", _FLOAT), ("channel", POINTER), ("value", Value)]
+
+
+class Step(ctypes.Structure):
+    """``sparsec_step``."""
 
     _fields_ = [
-        ("samples", ctypes.c_int32),
-        *(
-            (f"{name}{axis}", ctypes.c_int32)
-            for name in ("", "out_", "window_", "stride_", "dilation_", "pad_")
-            for axis in ("height", "width")
-        ),
-        ("low", ctypes.c_float),
-        ("high", ctypes.c_float),
+        *((name, _INT) for name in ("kernel", "posts", "pieces")),
+        ("options", _INT * 5),
+        *((name, _FLOAT) for name in ("low", "high")),
+        ("numbers", _FLOAT * 4),
+        *((name, POINTER) for name in ("post", "weights", "more_weights", "bias")),
+        ("window", Window),
+        *((name, Value) for name in ("x", "y", "residual", "extra")),
     ]
 
 
-POINTER: Final = ctypes.c_void_p
-ARGUMENTS: Final[dict[str, tuple[Any, ...]]] = dict.fromkeys(("product", "windows", "vector", "slices"), (POINTER,) * 6) | {
-    "depthwise": (*(POINTER,) * 5, ctypes.c_int64)
-}
-"""By kernel, the types of its arguments."""
+class Plan(ctypes.Structure):
+    """``sparsec_plan``."""
+
+    _fields_ = [
+        *((name, _INT) for name in ("steps", "memories")),
+        *((name, POINTER) for name in ("step", "kernels")),
+        *((name, _LONG) for name in ("arena", "scratch")),
+    ]
 
 
 @dataclass(frozen=True)
@@ -97,13 +133,21 @@ class Library:
 
     Attributes:
         isa: the instruction set.
-        kernels: by name, the functions for it.
-        sizes: by name, the functions that say how many bytes of scratch memory a kernel takes.
+        kernels: the address of the table of its kernels.
+        run: ``sparsec_run``.
+        scratch: ``sparsec_scratch``.
+        new_pool: ``sparsec_pool_new``.
+        free_pool: ``sparsec_pool_free``.
+        pool_threads: ``sparsec_pool_threads``.
     """
 
     isa: Isa
-    kernels: dict[str, Callable[..., None]]
-    sizes: dict[str, Callable[..., int]]
+    kernels: int
+    run: Callable[..., None]
+    scratch: Callable[..., int]
+    new_pool: Callable[[int], int | None]
+    free_pool: Callable[[int], None]
+    pool_threads: Callable[[int], int]
 
 
 @dataclass(frozen=True)
@@ -169,35 +213,17 @@ def _load(folder: Path) -> Any:
 
 
 def _bind(library: Any, isa: Isa) -> Library:
-    kernels, sizes = {}, {}
-    for name, arguments in ARGUMENTS.items():
-        function = getattr(library, f"sparsec_{name}_f32_{isa.name}")
-        function.argtypes, function.restype = arguments, None
-        kernels[name] = function
-        if arguments[-1] is POINTER:
-            size = getattr(library, f"sparsec_{name}_f32_bytes_{isa.name}")
-            size.argtypes, size.restype = (POINTER, POINTER), ctypes.c_int64
-            sizes[name] = size
-    return Library(isa, kernels, sizes)
-
-
-ALIGNMENT: Final = 64
-
-
-class _Scratch(threading.local):
-    """Memory of one thread, for whichever kernel it runs."""
-
-    def __init__(self) -> None:
-        self.buffer: Array = np.empty(0, np.uint8)
-        self.address = 0
-
-    def of(self, nbytes: int) -> int:
-        """The address of at least so many bytes."""
-        if self.buffer.size < nbytes + ALIGNMENT:
-            self.buffer = np.empty(nbytes + ALIGNMENT, np.uint8)
-            self.address = -(-self.buffer.ctypes.data // ALIGNMENT) * ALIGNMENT
-        return self.address
-
-
-SCRATCH: Final = _Scratch()
-"""The scratch memory of the thread that asks."""
+    signatures: dict[str, tuple[list[Any], Any]] = {
+        "kernels": ([_INT], POINTER),
+        "run": ([POINTER, POINTER, POINTER, _LONG, POINTER], None),
+        "scratch": ([POINTER, POINTER], _LONG),
+        "pool_new": ([_INT], POINTER),
+        "pool_free": ([POINTER], None),
+        "pool_threads": ([POINTER], _INT),
+    }
+    found = {}
+    for name, (arguments, result) in signatures.items():
+        found[name] = getattr(library, f"sparsec_{name}")
+        found[name].argtypes, found[name].restype = arguments, result
+    table = found["kernels"](isa.bit)
+    return Library(isa, table, *(found[name] for name in ("run", "scratch", "pool_new", "pool_free", "pool_threads")))

@@ -11,19 +11,14 @@ from sparsec.kernels.convolution import CONV_BLAS, CONV_CSR
 from sparsec.kernels.costs import ADVANTAGE, MEASURED, Coefficients
 from sparsec.kernels.dense import DENSE_BLAS, DENSE_CSR
 from sparsec.kernels.depthwise import DEPTHWISE_TAPS
-from sparsec.kernels.native_kernels import CONV_NATIVE, DENSE_NATIVE, DENSE_SLICES, DEPTHWISE_NATIVE
 from sparsec.kernels.transposed import CONV_TRANSPOSE_BLAS, CONV_TRANSPOSE_CSR
 
 KERNELS: Final = (
     DENSE_BLAS,
     DENSE_CSR,
-    DENSE_NATIVE,
-    DENSE_SLICES,
     CONV_BLAS,
     CONV_CSR,
-    CONV_NATIVE,
     DEPTHWISE_TAPS,
-    DEPTHWISE_NATIVE,
     CONV_TRANSPOSE_BLAS,
     CONV_TRANSPOSE_CSR,
 )

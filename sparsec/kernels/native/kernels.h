@@ -1,79 +1,206 @@
 /*
- * Native kernels: sparse matrices with float32 values times dense ones.
+ * The native engine: plans made of steps, and the kernels that run them. float32 throughout.
  *
- * A kernel is called sparsec_<kernel>_<dtype>_<isa>:
+ * A value holds activations channel by channel: a row is one channel, its positions are those of all samples in turn, [samples,
+ * height, width], and `pitch` floats lie between two rows. Rows of more than one position begin at a multiple of 64 bytes and
+ * are padded to one, so that whole vectors may be read and written there; what stands in the padding means nothing. A value
+ * with one position has a pitch of 1: it is a plain vector.
  *
- *   kernel  product    a matrix times many vectors, which are the positions of a convolution with a window of one element
- *           windows    a convolution with any other window
- *           vector     a matrix times one vector
- *           slices     vectors one by one, on slices of rows padded to one length
- *           depthwise  a depthwise convolution, dense
+ * A kernel computes one step, sparsec_<kernel>_f32_<isa>:
+ *
+ *   kernel  as in SPARSEC_KERNELS
  *   dtype   f32
  *   isa     baseline, avx2, avx512, neon
  *
- * SPARSEC_KERNELS below is the one table of them; sparsec/kernels/library.py mirrors it and the structures. All kernels may
- * run in several threads at once: they write to y and to the scratch memory that the caller gives, and to nothing else.
- * Activations are channels-last, [samples, height, width, channels], without gaps.
+ * sparsec/kernels/library.py mirrors the structures and the tables here. Steps write to their output and to the scratch memory
+ * they are given, and to nothing else, so a plan may run in several threads at once, each with its own arena.
  */
 #ifndef SPARSEC_KERNELS_H
 #define SPARSEC_KERNELS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 1
+#define SPARSEC_ABI 2
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
 #endif
 
+/* Where a value lies: in memory `base` of the call, of which the first is the arena; no value where that is negative. */
+typedef struct {
+    int32_t base, channels;
+    int32_t samples, height, width;
+    int32_t unused;
+    int64_t offset; /* floats from the beginning of the memory */
+    int64_t pitch;  /* floats from a row to the next; 0 where one row serves for all channels */
+} sparsec_value;
+
+/* How a window goes over the input; `pad` zeros lie before the first row and column. */
+typedef struct {
+    int32_t height, width;
+    int32_t stride_height, stride_width;
+    int32_t dilation_height, dilation_width;
+    int32_t pad_height, pad_width;
+} sparsec_window;
+
 /*
- * A sparse matrix [rows, taps * channels], cut into blocks of consecutive channels. In a block, rows are sorted by how many
- * entries they have there, and rows of equal count form a run; the first block names every row. The entries of one row in one
- * block lie together; the column of an entry is (channel - first channel of the block) * taps + tap.
+ * A sparse matrix [rows, taps * channels], cut into blocks of consecutive channels. `height` rows share their columns, and are
+ * a group. In a block, groups are sorted by how many entries they have there, and groups of equal count form a run; the first
+ * and the last block name every group. The entries of one group in one block lie together; the column of an entry is
+ * (channel - first channel of the block) * taps + tap. Rows after the last are zero.
  */
 typedef struct {
     int32_t rows, channels, taps, blocks;
+    int32_t height, unused;
     const int32_t *starts;   /* [blocks + 1]: the first channel of each block */
     const int32_t *counts;   /* [blocks]: the number of runs */
-    const int32_t *runs;     /* [runs, 2]: entries of a row, number of rows */
-    const int32_t *order;    /* the row of each row in a run */
+    const int32_t *runs;     /* [runs, 2]: entries of a group, number of groups */
+    const int32_t *order;    /* the first row of each group in a run */
     const uint16_t *columns; /* of each entry */
-    const float *values;     /* of each entry */
+    const float *values;     /* [entries, height] */
 } sparsec_matrix;
-
-/*
- * The geometry of a convolution. A tile is what is computed at a time: `tile_rows` rows of `tile_width` positions, which fill
- * at most 8 vectors; sparsec_tile chooses it.
- */
-typedef struct {
-    int32_t samples, height, width;
-    int32_t out_height, out_width;
-    int32_t window_height, window_width;
-    int32_t stride_height, stride_width;
-    int32_t dilation_height, dilation_width;
-    int32_t pad_height, pad_width; /* zeros before the first row and column */
-    float low, high;               /* the output is clamped to these; not a number stays what it is */
-} sparsec_geometry;
 
 /*
  * A sparse matrix in slices of 16 rows and blocks of 32 columns. Every row of a slice has as many entries in a block as the
  * longest, padded with zeros; those of the 16 rows alternate. In a block slices are sorted by length, and form runs.
  */
 typedef struct {
-    int32_t rows, columns, blocks;
-    const int32_t *counts;   /* [blocks]: the number of runs */
-    const int32_t *runs;     /* [runs, 2]: entries of a row, number of slices */
-    const int32_t *order;    /* the first row of each slice in a run */
-    const uint8_t *places;   /* [entries, 16]: column in the block */
-    const float *values;     /* [entries, 16] */
+    int32_t rows, columns, blocks, unused;
+    const int32_t *counts; /* [blocks]: the number of runs */
+    const int32_t *runs;   /* [runs, 2]: entries of a row, number of slices */
+    const int32_t *order;  /* the first row of each slice in a run */
+    const uint8_t *places; /* [entries, 16]: column in the block */
+    const float *values;   /* [entries, 16] */
 } sparsec_slices;
 
-/* X(kernel, arguments) for every kernel; `scratch` is aligned to 64 bytes and as large as the kernel's _bytes function says. */
+/*
+ * What is done to every element v of an output, with an operand w. X(name, meaning); a and b are numbers of the operation.
+ */
+#define SPARSEC_FUNCTIONS(X) \
+    X(clamp, "min(max(v, a), b)") \
+    X(leaky, "v < 0 ? a v : v") \
+    X(add, "v + w") \
+    X(subtract, "v - w") \
+    X(subtract_from, "w - v") \
+    X(multiply, "v w") \
+    X(divide, "v / w") \
+    X(divide_into, "w / v") \
+    X(maximum, "max(v, w)") \
+    X(minimum, "min(v, w)") \
+    X(prelu, "v < 0 ? v w : v") \
+    X(sigmoid, "1 / (1 + exp(-v))") \
+    X(tanh, "tanh(v)") \
+    X(silu, "v / (1 + exp(-v))") \
+    X(hard_sigmoid, "min(max(a v + b, 0), 1)") \
+    X(gelu, "v (1 + erf(v / sqrt(2))) / 2") \
+    X(gelu_tanh, "gelu with tanh") \
+    X(elu, "v < 0 ? a (exp(v) - 1) : v") \
+    X(selu, "the same with its own scales") \
+    X(softplus, "log(1 + exp(v))") \
+    X(softsign, "v / (1 + |v|)") \
+    X(exp, "exp(v)") \
+    X(log, "log(v)") \
+    X(sqrt, "sqrt(v)") \
+    X(abs, "|v|") \
+    X(erf, "erf(v)")
+
+enum {
+#define SPARSEC_ENTRY(name, meaning) SPARSEC_FN_##name,
+    SPARSEC_FUNCTIONS(SPARSEC_ENTRY)
+#undef SPARSEC_ENTRY
+};
+
+/* What the operand of an operation is. */
+enum {
+    SPARSEC_NUMBER,  /* the number a */
+    SPARSEC_CHANNEL, /* a constant for each channel */
+    SPARSEC_VALUE,   /* a value of the same positions */
+    SPARSEC_GATE,    /* a value with one position for each sample */
+};
+
+typedef struct {
+    int32_t function, operand;
+    float a, b;
+    const float *channel;
+    sparsec_value value;
+} sparsec_post;
+
+/*
+ * A step: y = posts(clamp(kernel(x) + bias + residual)). Those that are not weighted begin at the kernel, with no bias.
+ * What `weights`, `window`, `options` and `numbers` mean depends on the kernel.
+ */
+typedef struct {
+    int32_t kernel;
+    int32_t posts;            /* how many there are */
+    int32_t pieces;           /* of the weights; each has the rows that follow those of the one before */
+    int32_t options[5];
+    float low, high;          /* the clamp; not a number stays what it is */
+    float numbers[4];
+    const sparsec_post *post;
+    const void *weights;
+    const void *more_weights;
+    const float *bias;
+    sparsec_window window;
+    sparsec_value x, y, residual, extra;
+} sparsec_step;
+
+/*
+ * X(kernel) for every kernel.
+ *
+ *   product    x times a sparse matrix, position by position: weights is sparsec_matrix[pieces], each for some of the rows
+ *   windows    a convolution; weights as in product, with a tap for each element of the window
+ *   vector     x, which has one position, times a sparse matrix
+ *   slices     the same, where weights is sparsec_slices[pieces]
+ *   depthwise  a depthwise convolution; weights is [channels of y, taps] dense; options[0] is the multiplier
+ *   max_pool   the greatest of a window; what lies outside does not count
+ *   avg_pool   the mean of what of a window lies inside
+ *   reduce     over the positions of each sample; options[0] is 0 for the mean, 1 for the sum, 2 for the greatest
+ *   map        y = x, with zeros around it where window.pad says so, then the posts
+ *   softmax    over the channels
+ *   normalise  over the channels: (x - mean) / sqrt(variance + numbers[0])
+ *   resize     options[0] is 0 for the nearest, 1 for bilinear interpolation
+ *   load       from channels-last memory
+ *   store      to channels-last memory
+ *   flatten    [samples, height, width, channels] to [samples, height * width * channels]
+ *   unflatten  back
+ *   recurrent  see recurrent.c
+ */
 #define SPARSEC_KERNELS(X) \
-    X(product, (const sparsec_matrix *m, const sparsec_geometry *g, const float *x, const float *bias, float *y, void *scratch)) \
-    X(windows, (const sparsec_matrix *m, const sparsec_geometry *g, const float *x, const float *bias, float *y, void *scratch)) \
-    X(vector, (const sparsec_matrix *m, const sparsec_geometry *g, const float *x, const float *bias, float *y, void *scratch)) \
-    X(slices, (const sparsec_slices *m, const sparsec_geometry *g, const float *x, const float *bias, float *y, void *scratch)) \
-    X(depthwise, (const float *kernel, const sparsec_geometry *g, const float *x, const float *bias, float *y, int64_t channels))
+    X(product) \
+    X(windows) \
+    X(vector) \
+    X(slices) \
+    X(map) \
+    X(load) \
+    X(store) \
+    X(flatten) \
+    X(unflatten)
+
+enum {
+#define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,
+    SPARSEC_KERNELS(SPARSEC_ENTRY)
+#undef SPARSEC_ENTRY
+    SPARSEC_KERNEL_COUNT
+};
+
+/* Computes part `part` of `parts` of a step; scratch is aligned to 64 bytes and has the bytes that the kernel asks for. */
+typedef void sparsec_run_step(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts);
+typedef int64_t sparsec_count_bytes(const sparsec_step *s);
+
+typedef struct {
+    const char *name;
+    sparsec_run_step *run;
+    sparsec_count_bytes *bytes;
+} sparsec_kernel;
+
+/* A plan: the steps in order, and the kernels of one instruction set. */
+typedef struct {
+    int32_t steps, memories; /* how many; the arena is the first memory */
+    const sparsec_step *step;
+    const sparsec_kernel *kernels;
+    int64_t arena;   /* bytes that the values take */
+    int64_t scratch; /* bytes that each thread takes behind them, a multiple of 64 */
+} sparsec_plan;
 
 #endif

@@ -1,0 +1,219 @@
+/*
+ * One block of a sparse matrix times a panel, which is what product.c and windows.c have in common.
+ *
+ * The sums of a group of rows are as many vectors as the tile has lines, held in registers while the entries of the group are
+ * added: an entry costs a broadcast of its value and, for each line, a multiplication with a vector of the panel. Groups of
+ * four rows share that vector. Blocks after the first take up the sums of the block before them, from where they were stored.
+ */
+#ifndef SPARSEC_BLOCK_H
+#define SPARSEC_BLOCK_H
+
+#include "vector.h"
+
+/* The most lines that a tile has, for groups of one row and of four. */
+#if SPARSEC_BYTES == 64
+enum { LINES_1 = 8, LINES_4 = 6 };
+#else
+enum { LINES_1 = 8, LINES_4 = 3 };
+#endif
+
+/* Where a kernel is in the streams of a matrix. */
+typedef struct {
+    const int32_t *runs, *order;
+    const uint16_t *columns;
+    const float *values;
+} cursor;
+
+INLINE cursor begin(const sparsec_matrix *m) { return (cursor){m->runs, m->order, m->columns, m->values}; }
+
+/* Where each line of a tile goes in a row of the output. */
+typedef struct {
+    int32_t place;
+    lanes which;
+} line_place;
+
+/* What a block is multiplied with, and where its sums are. */
+typedef struct {
+    const char *panel;
+    ptrdiff_t stride;         /* bytes from a column to the next, where offsets is null */
+    const int32_t *offsets;   /* bytes of each column */
+    float *sums;              /* the sums of row 0 */
+    ptrdiff_t pitch;          /* floats from the sums of a row to the next */
+    int rows, first, last;    /* of the matrix; whether it is the first block, and the last */
+    const float *bias;        /* of row 0; null where there is none */
+    const float *residual;    /* of row 0, at the tile; null where there is none */
+    ptrdiff_t residual_pitch;
+    float low, high;
+    float *out;               /* row 0, where lines go to other places when all is added; null where they stay */
+    ptrdiff_t out_pitch;
+    const line_place *places; /* of each line in a row of out and of residual; null where they are as in sums */
+} target;
+
+INLINE const vec *meets(const target *t, uint16_t column) {
+    return (const vec *)(t->panel + (t->offsets ? t->offsets[column] : (ptrdiff_t)column * t->stride));
+}
+
+INLINE void begin_row(const int lines, const target *t, int row, vec *sums) {
+    if (!t->first) {
+        const float *from = t->sums + row * t->pitch;
+#pragma GCC unroll 8
+        for (int j = 0; j < lines; j++) sums[j] = load(from + j * LANES);
+        return;
+    }
+    const vec bias = splat(t->bias ? t->bias[row] : 0.0f);
+#pragma GCC unroll 8
+    for (int j = 0; j < lines; j++) sums[j] = bias;
+    if (!t->residual) return;
+    const float *from = t->residual + row * t->residual_pitch;
+    if (!t->places) {
+#pragma GCC unroll 8
+        for (int j = 0; j < lines; j++) sums[j] += load(from + j * LANES);
+    } else {
+        for (int j = 0; j < lines; j++) sums[j] += load_lanes(from + t->places[j].place, t->places[j].which);
+    }
+}
+
+INLINE void end_row(const int lines, const target *t, int row, vec *sums) {
+    if (!t->last) {
+        float *to = t->sums + row * t->pitch;
+#pragma GCC unroll 8
+        for (int j = 0; j < lines; j++) store(to + j * LANES, sums[j]);
+        return;
+    }
+    const vec low = splat(t->low), high = splat(t->high);
+    float *to = t->out + row * t->out_pitch;
+    if (!t->places) {
+#pragma GCC unroll 8
+        for (int j = 0; j < lines; j++) store(to + j * LANES, vclamp(sums[j], low, high));
+    } else {
+#pragma GCC unroll 8
+        for (int j = 0; j < lines; j++) store_lanes(to + t->places[j].place, vclamp(sums[j], low, high), t->places[j].which);
+    }
+}
+
+/* Groups of one row. Where there are few lines, entries go to `ways` sums, since each waits for the one before in its sum. */
+INLINE cursor add_rows(const int lines, const int ways, cursor at, int runs, const target *t) {
+    for (; runs > 0; runs--, at.runs += 2) {
+        const int count = at.runs[0];
+        for (int n = at.runs[1]; n > 0; n--, at.columns += count, at.values += count) {
+            const int row = *at.order++;
+            vec sums[LINES_1];
+            begin_row(lines, t, row, sums);
+#pragma GCC unroll 8
+            for (int j = lines; j < lines * ways; j++) sums[j] = (vec){0};
+            int e = 0;
+            for (; e + ways <= count; e += ways) {
+#pragma GCC unroll 8
+                for (int way = 0; way < ways; way++) {
+                    const vec value = splat(at.values[e + way]);
+                    const vec *x = meets(t, at.columns[e + way]);
+#pragma GCC unroll 8
+                    for (int j = 0; j < lines; j++) sums[way * lines + j] += value * x[j];
+                }
+            }
+            for (; e < count; e++) {
+                const vec value = splat(at.values[e]);
+                const vec *x = meets(t, at.columns[e]);
+#pragma GCC unroll 8
+                for (int j = 0; j < lines; j++) sums[j] += value * x[j];
+            }
+#pragma GCC unroll 8
+            for (int way = 1; way < ways; way++) {
+#pragma GCC unroll 8
+                for (int j = 0; j < lines; j++) sums[j] += sums[way * lines + j];
+            }
+            end_row(lines, t, row, sums);
+        }
+    }
+    return at;
+}
+
+/* Groups of four rows; those after the last row of the matrix are neither read nor written. */
+INLINE cursor add_groups(const int lines, cursor at, int runs, const target *t) {
+    for (; runs > 0; runs--, at.runs += 2) {
+        const int count = at.runs[0];
+        for (int n = at.runs[1]; n > 0; n--, at.columns += count, at.values += 4 * count) {
+            const int row = *at.order++, height = least(4, t->rows - row);
+            vec sums[4 * LINES_4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) begin_row(lines, t, row + least(i, height - 1), sums + i * lines);
+            for (int e = 0; e < count; e++) {
+                const vec *x = meets(t, at.columns[e]);
+                const float *values = at.values + 4 * e;
+                const vec a = splat(values[0]), b = splat(values[1]), c = splat(values[2]), d = splat(values[3]);
+#pragma GCC unroll 8
+                for (int j = 0; j < lines; j++) {
+                    const vec from = x[j];
+                    sums[j] += a * from;
+                    sums[lines + j] += b * from;
+                    sums[2 * lines + j] += c * from;
+                    sums[3 * lines + j] += d * from;
+                }
+            }
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                if (i < height) end_row(lines, t, row + i, sums + i * lines);
+            }
+        }
+    }
+    return at;
+}
+
+typedef cursor (*adder)(cursor, int, const target *);
+
+/* A copy of the target on the stack lets the compiler see that stores to the sums do not change it. */
+#define ADDER(name, call) \
+    static cursor name(cursor at, int runs, const target *given) { \
+        const target t = *given; \
+        return t.offsets ? call : call; \
+    }
+ADDER(add_1, add_rows(1, 4, at, runs, &t))
+ADDER(add_2, add_rows(2, 2, at, runs, &t))
+ADDER(add_3, add_rows(3, 2, at, runs, &t))
+ADDER(add_4, add_rows(4, 1, at, runs, &t))
+ADDER(add_5, add_rows(5, 1, at, runs, &t))
+ADDER(add_6, add_rows(6, 1, at, runs, &t))
+ADDER(add_7, add_rows(7, 1, at, runs, &t))
+ADDER(add_8, add_rows(8, 1, at, runs, &t))
+ADDER(add_4x1, add_groups(1, at, runs, &t))
+ADDER(add_4x2, add_groups(2, at, runs, &t))
+ADDER(add_4x3, add_groups(3, at, runs, &t))
+#if SPARSEC_BYTES == 64
+ADDER(add_4x4, add_groups(4, at, runs, &t))
+ADDER(add_4x5, add_groups(5, at, runs, &t))
+ADDER(add_4x6, add_groups(6, at, runs, &t))
+#endif
+
+INLINE int most_lines(const sparsec_matrix *m) { return m->height == 4 ? LINES_4 : LINES_1; }
+
+/* Adds one block of a matrix for a tile of so many lines. */
+INLINE cursor add_block(const sparsec_matrix *m, int lines, cursor at, int block, const target *t) {
+    static const adder ROWS[] = {0, add_1, add_2, add_3, add_4, add_5, add_6, add_7, add_8};
+#if SPARSEC_BYTES == 64
+    static const adder GROUPS[] = {0, add_4x1, add_4x2, add_4x3, add_4x4, add_4x5, add_4x6};
+#else
+    static const adder GROUPS[] = {0, add_4x1, add_4x2, add_4x3};
+#endif
+    return (m->height == 4 ? GROUPS : ROWS)[lines](at, m->counts[block], t);
+}
+
+INLINE int widest_block(const sparsec_matrix *m) {
+    int widest = 0;
+    for (int b = 0; b < m->blocks; b++) widest = most(widest, m->starts[b + 1] - m->starts[b]);
+    return widest;
+}
+
+/* How a step divides its work: by pieces of the matrix where there are several, else by tiles. */
+typedef struct {
+    int piece, pieces;
+    int64_t tile, tiles;
+} portion;
+
+INLINE portion portion_of(const sparsec_step *s, int64_t tiles, int part, int parts) {
+    if (s->pieces > 1) {
+        return (portion){(int)share(s->pieces, part, parts), (int)share(s->pieces, part + 1, parts), 0, tiles};
+    }
+    return (portion){0, 1, share(tiles, part, parts), share(tiles, part + 1, parts)};
+}
+
+#endif

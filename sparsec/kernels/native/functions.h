@@ -1,0 +1,161 @@
+/* The functions of SPARSEC_FUNCTIONS on vectors: fn_<name>(v, w, a, b), within a few units in the last place. */
+#ifndef SPARSEC_FUNCTIONS_H
+#define SPARSEC_FUNCTIONS_H
+
+#include "vector.h"
+
+#include <float.h>
+
+INLINE vec as_float(ivec bits) { return (vec)bits; }
+INLINE ivec as_bits(vec value) { return (ivec)value; }
+INLINE vec absolute(vec v) { return as_float(as_bits(v) & 0x7fffffff); }
+INLINE vec signed_as(vec magnitude, vec sign) { return as_float(as_bits(magnitude) | (as_bits(sign) & INT32_MIN)); }
+INLINE ivec integers(vec v) { return __builtin_convertvector(v, ivec); }
+INLINE vec floats(ivec v) { return __builtin_convertvector(v, vec); }
+
+INLINE vec nearest(vec v) {
+    /* Adding and taking away 1.5 * 2^23 leaves no bits for a fraction. */
+    const vec magic = splat(12582912.0f);
+    vec sum = v + magic;
+    /* Without this the compiler might cancel the two, where it is allowed to contract. */
+#if defined(__SSE2__)
+    __asm__("" : "+v"(sum));
+#else
+    __asm__("" : "+w"(sum));
+#endif
+    return sum - magic;
+}
+
+/* v * 2^n, for n in [-252, 252]: in two steps, since 2^n need not be a float. */
+INLINE vec scaled(vec v, ivec n) {
+    const ivec half = n >> 1;
+    return v * as_float((half + 127) << 23) * as_float((n - half + 127) << 23);
+}
+
+/* exp(v): v = n log(2) + r, and a polynomial in r (Cephes, expf). */
+INLINE vec exponential(vec v) {
+    v = vclamp(v, splat(-104.0f), splat(89.0f));
+    const vec n = nearest(v * 1.44269504088896341f);
+    const vec r = (v - n * 0.693359375f) + n * 2.12194440e-4f;
+    vec p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return scaled(p * r * r + r + 1.0f, integers(n));
+}
+
+/* log(v): v = 2^n m with m near 1, and a polynomial in m - 1 (Cephes, logf). */
+INLINE vec logarithm(vec v) {
+    const ivec tiny = v < FLT_MIN;
+    const vec normal = choose(tiny, v * 8388608.0f, v);
+    ivec n = ((as_bits(normal) >> 23) & 0xff) - 126;
+    vec m = as_float((as_bits(normal) & 0x007fffff) | 0x3f000000);
+    const ivec low = m < 0.707106781186547524f;
+    m = choose(low, m + m, m) - 1.0f;
+    const vec e = floats(n + low) - choose(tiny, splat(23.0f), (vec){0}), z = m * m;
+    vec p = splat(7.0376836292e-2f);
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    const vec y = m + (m * z * p - e * 2.12194440e-4f - z * 0.5f) + e * 0.693359375f;
+    const vec special = choose(v == 0.0f, splat(-__builtin_inff()), choose(v > FLT_MAX, v, splat(__builtin_nanf(""))));
+    return choose((v > 0.0f) & (v <= FLT_MAX), y, special);
+}
+
+INLINE vec logistic(vec v) { return 1.0f / (1.0f + exponential(-v)); }
+
+/* tanh(v): a polynomial where v is small, else from exp(2 |v|) (Cephes, tanhf). */
+INLINE vec hyperbolic(vec v) {
+    const vec z = v * v, size = absolute(v);
+    vec p = splat(-5.70498872745e-3f);
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    const vec large = signed_as(1.0f - 2.0f / (exponential(size + size) + 1.0f), v);
+    return choose(size < 0.625f, p * z * v + v, large);
+}
+
+/* exp(v) - 1: tanh(v / 2) loses nothing where v is small. */
+INLINE vec exponential_less_one(vec v) {
+    const vec t = hyperbolic(v * 0.5f);
+    return choose(absolute(v) < 0.6f, 2.0f * t / (1.0f - t), exponential(v) - 1.0f);
+}
+
+/* erf(v): a series where v is small, else 1 - exp(-v^2) times a polynomial (Abramowitz and Stegun, 7.1.5 and 7.1.26). */
+INLINE vec error_function(vec v) {
+    const vec z = v * v, size = absolute(v);
+    vec s = splat(-7.57575757e-4f);
+    s = s * z + 4.62962963e-3f;
+    s = s * z - 2.38095238e-2f;
+    s = s * z + 1.0e-1f;
+    s = s * z - 3.33333333e-1f;
+    s = (s * z + 1.0f) * v * 1.12837916709551f;
+    const vec t = 1.0f / (1.0f + 0.3275911f * size);
+    vec p = splat(1.061405429f);
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const vec large = signed_as(1.0f - p * t * exponential(-z), v);
+    return choose(size < 0.5f, s, large);
+}
+
+#define FUNCTION(name) INLINE vec fn_##name(vec v, vec w, float a, float b)
+#define UNUSED (void)w, (void)a, (void)b
+
+FUNCTION(clamp) { return (void)w, vclamp(v, splat(a), splat(b)); }
+FUNCTION(leaky) { return (void)w, (void)b, choose(v < 0.0f, v * a, v); }
+FUNCTION(add) { return (void)a, (void)b, v + w; }
+FUNCTION(subtract) { return (void)a, (void)b, v - w; }
+FUNCTION(subtract_from) { return (void)a, (void)b, w - v; }
+FUNCTION(multiply) { return (void)a, (void)b, v * w; }
+FUNCTION(divide) { return (void)a, (void)b, v / w; }
+FUNCTION(divide_into) { return (void)a, (void)b, w / v; }
+FUNCTION(maximum) { return (void)a, (void)b, choose((v > w) | (v != v), v, w); }
+FUNCTION(minimum) { return (void)a, (void)b, choose((v < w) | (v != v), v, w); }
+FUNCTION(prelu) { return (void)a, (void)b, choose(v < 0.0f, v * w, v); }
+FUNCTION(sigmoid) { return UNUSED, logistic(v); }
+FUNCTION(tanh) { return UNUSED, hyperbolic(v); }
+FUNCTION(silu) { return UNUSED, v * logistic(v); }
+FUNCTION(hard_sigmoid) { return (void)w, vclamp(v * a + b, splat(0.0f), splat(1.0f)); }
+FUNCTION(gelu) { return UNUSED, 0.5f * v * (1.0f + error_function(v * 0.707106781186547524f)); }
+FUNCTION(gelu_tanh) { return UNUSED, 0.5f * v * (1.0f + hyperbolic(0.797884560802865356f * (v + 0.044715f * v * v * v))); }
+FUNCTION(elu) { return (void)w, (void)b, choose(v < 0.0f, a * exponential_less_one(v), v); }
+FUNCTION(selu) {
+    return UNUSED, 1.05070098735548049f * choose(v < 0.0f, 1.67326324235437728f * exponential_less_one(v), v);
+}
+FUNCTION(softplus) {
+    /* log(1 + exp(v)) = max(v, 0) + log(1 + exp(-|v|)); u = exp(-|v|) is at most 1, and 1 + u is rounded, which is undone. */
+    UNUSED;
+    const vec u = exponential(-absolute(v)), sum = 1.0f + u;
+    return vmax((vec){0}, v) + choose(sum == 1.0f, u, logarithm(sum) * u / (sum - 1.0f));
+}
+FUNCTION(softsign) { return UNUSED, v / (1.0f + absolute(v)); }
+FUNCTION(exp) { return UNUSED, exponential(v); }
+FUNCTION(log) { return UNUSED, logarithm(v); }
+FUNCTION(sqrt) {
+    UNUSED;
+#if SPARSEC_BYTES == 64
+    return (vec)_mm512_sqrt_ps((__m512)v);
+#elif SPARSEC_BYTES == 32
+    return (vec)_mm256_sqrt_ps((__m256)v);
+#elif defined(__SSE2__)
+    return (vec)_mm_sqrt_ps((__m128)v);
+#else
+    vec y;
+    for (int i = 0; i < LANES; i++) y[i] = __builtin_sqrtf(v[i]);
+    return y;
+#endif
+}
+FUNCTION(abs) { return UNUSED, absolute(v); }
+FUNCTION(erf) { return UNUSED, error_function(v); }
+
+#endif
