@@ -1,5 +1,6 @@
 """Kernels: the ways to run an operator on this machine, in one table, and the choice among them by cost."""
 
+from sparsec.kernels import library
 from sparsec.kernels.base import Epilogue, Kernel, Run, Stage, Task
 from sparsec.kernels.costs import MEASURED, Coefficients
 from sparsec.kernels.elementwise import IN_PLACE, POINTWISE
@@ -31,4 +32,5 @@ __all__ = [
     "bind_recurrent",
     "choose",
     "choose_recurrent",
+    "library",
 ]

@@ -5,11 +5,10 @@ Both forms depend on the weight alone, not on the machine or on the sizes of the
 
 from __future__ import annotations
 
-from ctypes import byref
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -103,9 +102,9 @@ class Stream:
         np.put_along_axis(rank, by_length, np.broadcast_to(np.arange(rows), rank.shape), axis=1)
         sequence = np.argsort((block * rows + rank[block, row]) * (width * taps) + column, kind="stable")
         sorted_lengths = np.take_along_axis(lengths, by_length, axis=1)
-        # The first block has every row, since it is there that the output begins.
+        # The first and the last block have every row: there the output begins, and ends.
         named = sorted_lengths > 0
-        named[0] = True
+        named[0] = named[-1] = True
         counts, runs = _runs(sorted_lengths[named], np.nonzero(named)[0], blocks)
         return cls(
             rows,
@@ -147,9 +146,16 @@ class Stream:
         return self.starts, self.counts, self.runs, self.order, self.columns, self.values
 
     @cached_property
-    def reference(self) -> Any:
-        """The C structure, by reference; valid as long as this object."""
-        return byref(Matrix(self.rows, self.channels, self.taps, len(self.counts), *map(_address, self._arrays)))
+    def structure(self) -> Matrix:
+        """The C structure; valid as long as this object."""
+        sizes = (self.rows, self.channels, self.taps, len(self.counts), 1, 0)
+        return Matrix(*sizes, *map(_address, self._arrays))
+
+    @classmethod
+    def pieces(cls, csr: Csr, channels: int, taps: int, cut: Blocks, height: int, count: int) -> list[Stream]:
+        """Packs compressed rows as some matrices, of about as many entries each."""
+        assert height == count == 1
+        return [cls.pack(csr, channels, taps, cut)]
 
 
 def _to_csr(row: Array, column: Array, values: Array, rows: int, columns: int) -> Csr:
@@ -231,9 +237,15 @@ class SliceStream:
         return self.counts, self.runs, self.order, self.places, self.values
 
     @cached_property
-    def reference(self) -> Any:
-        """The C structure, by reference; valid as long as this object."""
-        return byref(Slices(self.rows, self.columns, len(self.counts), *map(_address, self._arrays)))
+    def structure(self) -> Slices:
+        """The C structure; valid as long as this object."""
+        return Slices(self.rows, self.columns, len(self.counts), 0, *map(_address, self._arrays))
+
+    @classmethod
+    def pieces(cls, csr: Csr, columns: int, count: int) -> list[SliceStream]:
+        """Packs compressed rows as some matrices, of about as many entries each."""
+        assert count == 1
+        return [cls.pack(csr, columns)]
 
 
 @dataclass(frozen=True)

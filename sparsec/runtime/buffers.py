@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+from sparsec.engine import Segment
 from sparsec.ir import ABSENT, Graph, Node
 
 
@@ -13,12 +14,12 @@ class Unit:
     """The nodes of one step: a head, and the elementwise nodes applied to its output in the same step.
 
     Attributes:
-        head: the first node.
+        head: the first node, or a segment that runs natively.
         fused: the nodes after it, in order.
         fresh: whether its output is a buffer of its own; else it may be a view of an input.
     """
 
-    head: Node
+    head: Node | Segment
     fused: tuple[Node, ...]
     fresh: bool
 
@@ -26,6 +27,11 @@ class Unit:
     def outputs(self) -> tuple[str, ...]:
         """The values that the step defines."""
         return self.fused[-1].outputs if self.fused else self.head.outputs
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes that the step computes."""
+        return self.head.nodes if isinstance(self.head, Segment) else (self.head, *self.fused)
 
 
 class Buffers:

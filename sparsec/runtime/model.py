@@ -71,7 +71,7 @@ class Model:
         )
         self._threads = threads
         self._store = WeightStore(program.tensors)
-        self._planner = Planner(graph, self._store, blas_threads(threads))
+        self._planner = Planner(graph, self._store, blas_threads(threads), threads or 1)
         self._plans: OrderedDict[Shapes, Plan] = OrderedDict()
         self._reported: frozenset[str] = frozenset()
         self._lock = Lock()

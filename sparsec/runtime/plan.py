@@ -1,8 +1,9 @@
 """The prepared plan: a program made ready for this machine and for one set of input shapes.
 
-A plan is a list of steps over numbered slots. A step is a kernel together with the bias and the elementwise operators that
-follow it, or an elementwise operator, which writes over a buffer that nobody needs any more if there is one, or the reference
-evaluation of an operator. Slots are emptied after their last use. A plan is immutable and may run in several threads at once.
+A plan is a list of steps over numbered slots. A step is a segment that runs in the native library; or a kernel together with
+the bias and the elementwise operators that follow it; or an elementwise operator, which writes over a buffer that nobody needs
+any more if there is one; or the reference evaluation of an operator. Slots are emptied after their last use. A plan does not
+change and may run in several threads at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.ir import ABSENT, Array, Attrs, Graph, Node, TensorType
+from sparsec.engine import Arenas, NativeSegment, Segment, divide
+from sparsec.ir import ABSENT, BATCH, Array, Attrs, Graph, Node, TensorType
 from sparsec.kernels import (
     IN_PLACE,
     KERNEL_OPS,
@@ -29,6 +31,7 @@ from sparsec.kernels import (
     bind_recurrent,
     choose,
     choose_recurrent,
+    library,
 )
 from sparsec.ops import get_op, infer_types
 from sparsec.ops.recurrent import Recurrent
@@ -100,6 +103,18 @@ class Plan:
         return tuple(y.copy() if copied else y for y, (_, copied) in zip(found, self.outputs, strict=True))
 
 
+@dataclass(frozen=True)
+class _Site:
+    """A unit of the plan that is being made, and what surrounds it."""
+
+    index: int
+    unit: Unit
+    head: Node
+    types: Mapping[str, TensorType]
+    slots: Mapping[str, int]
+    buffers: Buffers
+
+
 class Planner:
     """Makes plans of one model.
 
@@ -107,14 +122,16 @@ class Planner:
         graph: the model, with weights of the right types; their values are not read.
         store: the weights.
         threads: how many threads BLAS uses.
+        native_threads: how many threads a native segment uses.
     """
 
-    def __init__(self, graph: Graph, store: WeightStore, threads: int) -> None:
+    def __init__(self, graph: Graph, store: WeightStore, threads: int, native_threads: int) -> None:
         self._graph = graph
         self._store = store
         self._threads = threads
-        self._units = self._group()
-        self._buffers = Buffers(graph, self._units, store)
+        self._symbolic = infer_types(graph)
+        found = library.status().library
+        self._arenas = None if found is None else Arenas(found, native_threads)
 
     def plan(self, sizes: Mapping[str, int]) -> Plan:
         """The plan for given sizes of the model's symbols.
@@ -123,29 +140,44 @@ class Planner:
             GraphError: the model does not take inputs of these sizes.
         """
         types = infer_types(self._graph.bind(sizes))
+        units = self._group(self._divide(types))
+        buffers = Buffers(self._graph, units, self._store)
         slots = {entry.name: slot for slot, entry in enumerate(self._graph.inputs)}
-        for unit in self._units:
+        for unit in units:
             for value in unit.outputs:
                 slots[value] = len(slots)
         steps, described, missing = [], [], set[str]()
-        for index, unit in enumerate(self._units):
-            run, description, absent = self._step(index, unit, types, slots)
-            steps.append(Step(run, tuple(slots[value] for value in self._buffers.last_reads(index))))
-            described.append(description)
-            missing.update(absent)
+        for index, unit in enumerate(units):
+            if isinstance(unit.head, Segment):
+                run, descriptions = self._native_step(unit.head, sizes, slots)
+                described += descriptions
+            else:
+                run, description, absent = self._step(_Site(index, unit, unit.head, types, slots, buffers))
+                described.append(description)
+                missing.update(absent)
+            steps.append(Step(run, tuple(slots[value] for value in buffers.last_reads(index))))
         outputs = tuple(
             (slots[port.value] if port.value in slots else self._store.array(port.value), shared)
-            for port, shared in zip(self._graph.outputs, self._buffers.shared_outputs, strict=True)
+            for port, shared in zip(self._graph.outputs, buffers.shared_outputs, strict=True)
         )
         return Plan(len(slots), tuple(steps), outputs, tuple(described), frozenset(missing))
 
+    def _divide(self, types: Mapping[str, TensorType]) -> Sequence[Segment | Node]:
+        if self._arenas is None:
+            return self._graph.nodes
+        return divide(self._graph, self._symbolic, types, self._store).items
+
     # --- units ------------------------------------------------------------------------------------------------------
 
-    def _group(self) -> list[Unit]:
+    def _group(self, items: Sequence[Segment | Node]) -> list[Unit]:
         consumers, kept = self._graph.consumers(), self._graph.output_values()
+        native = {node.name for item in items if isinstance(item, Segment) for node in item.nodes}
         fused: set[str] = set()
         units = []
-        for node in self._graph.nodes:
+        for node in items:
+            if isinstance(node, Segment):
+                units.append(Unit(node, (), fresh=True))
+                continue
             if node.name in fused:
                 continue
             chain: list[Node] = []
@@ -154,7 +186,7 @@ class Planner:
                 value = node.output
                 while value not in kept:
                     readers = consumers.get(value, [])
-                    if len(readers) != 1 or not self._can_follow(node, readers[0], value):
+                    if len(readers) != 1 or readers[0].name in native or not self._can_follow(node, readers[0], value):
                         break
                     chain.append(readers[0])
                     value = readers[0].output
@@ -188,46 +220,65 @@ class Planner:
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    def _step(
-        self, index: int, unit: Unit, types: Mapping[str, TensorType], slots: Mapping[str, int]
-    ) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
-        if self._has_kernel(unit.head):
-            return self._kernel_step(unit, types, slots)
-        if self._is_recurrent(unit.head):
-            return self._recurrent_step(unit, types, slots)
-        node = unit.head
+    def _native_step(
+        self, segment: Segment, sizes: Mapping[str, int], slots: Mapping[str, int]
+    ) -> tuple[Callable[[Slots], None], list[PlannedStep]]:
+        assert self._arenas is not None
+
+        def types_for(samples: int) -> Mapping[str, TensorType]:
+            return infer_types(self._graph.bind({**sizes, BATCH: samples}))
+
+        native = NativeSegment(segment, types_for, sizes[BATCH], self._store, self._arenas)
+        reads, writes = [slots[name] for name in segment.inputs], [slots[name] for name in segment.outputs]
+
+        def run(values: Slots) -> None:
+            for slot, value in zip(writes, native.run([values[slot] for slot in reads]), strict=True):
+                values[slot] = value
+
+        described = []
+        for step, choice in ((found.step, found.choice) for found in native.steps):
+            if not step.nodes:
+                continue
+            node, *fused = step.nodes
+            kernel = f"native/{step.kernel if choice is None else choice.kernel}"
+            reason = "" if choice is None else choice.reason
+            described.append(PlannedStep(node.name, node.layer, node.op, kernel, reason, tuple(n.op for n in fused)))
+        return run, described
+
+    def _step(self, site: _Site) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
+        unit, node, slots = site.unit, site.head, site.slots
+        if self._has_kernel(node):
+            return self._kernel_step(site)
+        if self._is_recurrent(node):
+            return self._recurrent_step(site)
         arguments = self._arguments(node.inputs, slots)
         if unit.fresh:
-            over = next((name for name in node.inputs if self._fits(name, node.output, index, types)), "")
+            over = next((name for name in node.inputs if self._fits(name, node.output, site)), "")
             where = None if over == "" else slots[over]
             run = _elementwise(node, arguments, where, slots[node.output])
-            return run, _described(unit, "elementwise" if where is None else "in place"), ()
-        return _reference(node, arguments, [slots[value] for value in node.outputs]), _described(unit, "reference"), ()
+            return run, _described(site, "elementwise" if where is None else "in place"), ()
+        return _reference(node, arguments, [slots[value] for value in node.outputs]), _described(site, "reference"), ()
 
-    def _kernel_step(
-        self, unit: Unit, types: Mapping[str, TensorType], slots: Mapping[str, int]
-    ) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
-        node = unit.head
+    def _kernel_step(self, site: _Site) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
+        unit, node, types = site.unit, site.head, site.types
         source, path = node.inputs[:2]
         y = types[node.output]
         task = self._task(node.op, node.attrs, _sizes(types[source]), _sizes(y), y.dtype, path)
         choice = choose(task)
         epilogue = Epilogue(self._constant(node, 2), tuple(self._stage(follower) for follower in unit.fused))
         bound = choice.kernel.bind(task, self._store.packed(path, choice.kernel.packing, node.attrs), epilogue)
-        reads, writes = slots[source], slots[unit.outputs[0]]
+        reads, writes = site.slots[source], site.slots[unit.outputs[0]]
 
         def run(values: Slots) -> None:
             values[writes] = bound(values[reads])
 
-        return run, _described(unit, choice.kernel.name, choice.reason, choice.cost / 1e3), choice.missing
+        return run, _described(site, choice.kernel.name, choice.reason, choice.cost / 1e3), choice.missing
 
     def _task(self, op: str, attrs: Attrs, x: tuple[int, ...], y: tuple[int, ...], dtype: str, path: str) -> Task:
         return Task(op, attrs, x, y, dtype, self._store.weight(path), self._store.nonzeros(path), self._threads)
 
-    def _recurrent_step(
-        self, unit: Unit, types: Mapping[str, TensorType], slots: Mapping[str, int]
-    ) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
-        node = unit.head
+    def _recurrent_step(self, site: _Site) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
+        node, types, slots = site.head, site.types, site.slots
         op = get_op(node.op)
         assert isinstance(op, Recurrent)
         x, state = _sizes(types[node.inputs[0]]), _sizes(types[node.outputs[1]])
@@ -254,7 +305,7 @@ class Planner:
             for slot, value in zip(writes, bound(values[reads], mask, states), strict=True):
                 values[slot] = value
 
-        return run, _described(unit, choice.name, choice.reason, choice.cost / 1e3), choice.missing
+        return run, _described(site, choice.name, choice.reason, choice.cost / 1e3), choice.missing
 
     def _stage(self, node: Node) -> Stage:
         vectors = [None if name == ABSENT else self._store.array(name).reshape(-1) for name in node.inputs[1:]]
@@ -268,19 +319,19 @@ class Planner:
         pairs = [(slots.get(name), self._store.array(name) if name in self._store else None) for name in names]
         return lambda values: [constant if slot is None else values[slot] for slot, constant in pairs]
 
-    def _fits(self, value: str, output: str, index: int, types: Mapping[str, TensorType]) -> bool:
-        if value == ABSENT or value in self._store or types[value] != types[output]:
+    def _fits(self, value: str, output: str, site: _Site) -> bool:
+        if value == ABSENT or value in self._store or site.types[value] != site.types[output]:
             return False
-        return self._buffers.may_overwrite(value, index)
+        return site.buffers.may_overwrite(value, site.index)
 
 
 def _sizes(type_: TensorType) -> tuple[int, ...]:
     return tuple(int(str(dim)) for dim in type_.shape)
 
 
-def _described(unit: Unit, kernel: str, reason: str = "", microseconds: float | None = None) -> PlannedStep:
-    fused = tuple(node.op for node in unit.fused)
-    return PlannedStep(unit.head.name, unit.head.layer, unit.head.op, kernel, reason, fused, microseconds)
+def _described(site: _Site, kernel: str, reason: str = "", microseconds: float | None = None) -> PlannedStep:
+    fused = tuple(node.op for node in site.unit.fused)
+    return PlannedStep(site.head.name, site.head.layer, site.head.op, kernel, reason, fused, microseconds)
 
 
 def _elementwise(

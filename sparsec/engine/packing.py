@@ -1,0 +1,120 @@
+"""Weights in the forms that native kernels take."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sparsec.encodings import Csr
+from sparsec.encodings.stored import from_matrix
+from sparsec.ir import Array
+from sparsec.kernels import Packing, Weight
+from sparsec.kernels.library import Matrix, Slices
+from sparsec.kernels.streams import Blocks, SliceStream, Stream
+from sparsec.kernels.weights import Source
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A weight of which each group is packed as one or more pieces, each with the rows that follow those of the one before.
+
+    Attributes:
+        groups: the pieces of each group.
+    """
+
+    groups: tuple[tuple[Stream | SliceStream, ...], ...]
+
+    @cached_property
+    def structures(self) -> tuple[Any, ...]:
+        """For each group, an array of the C structures of its pieces."""
+        return tuple(_structures(pieces) for pieces in self.groups)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all pieces."""
+        return sum(piece.nbytes for pieces in self.groups for piece in pieces)
+
+    def csr(self) -> Csr:
+        """The compressed rows of all groups."""
+        parts = [piece.csr() for pieces in self.groups for piece in pieces]
+        ends = np.cumsum([0, *(len(part.values) for part in parts)])
+        pointers = [part.pointers[1:] + end for part, end in zip(parts, ends, strict=False)]
+        joined = np.concatenate([np.zeros(1, pointers[0].dtype), *pointers])
+        return Csr(joined, np.concatenate([part.indices for part in parts]), np.concatenate([part.values for part in parts]))
+
+
+def _structures(pieces: Sequence[Stream | SliceStream]) -> Any:
+    kind: Any = Matrix if isinstance(pieces[0], Stream) else Slices
+    return (kind * len(pieces))(*(piece.structure for piece in pieces))
+
+
+@dataclass(frozen=True)
+class PackedSource:
+    """A weight of which a packed form is at hand."""
+
+    packed: Packed
+    weight: Weight
+
+    def tensor(self) -> Array:
+        """The tensor, filled from the entries."""
+        csr = self.packed.csr()
+        matrix = np.zeros(self.weight.matrix_shape, np.float32)
+        matrix[np.repeat(np.arange(len(matrix)), np.diff(csr.pointers)), csr.indices] = csr.values
+        return from_matrix(matrix, self.weight.shape, self.weight.rows)
+
+    def csr(self) -> Csr:
+        """The compressed rows."""
+        return self.packed.csr()
+
+    def nonzeros(self) -> int:
+        """Counted over the values."""
+        return int(np.count_nonzero(self.packed.csr().values))
+
+
+def _packing(name: str, pack: Any, groups: int) -> Packing:
+    def make(source: Source, weight: Weight, attrs: Any) -> Packed:
+        csr = source.csr()
+        rows = weight.matrix_shape[0] // groups
+        parts = [csr] if groups == 1 else [_rows_of(csr, g * rows, (g + 1) * rows) for g in range(groups)]
+        return Packed(tuple(tuple(pack(part, weight)) for part in parts))
+
+    return Packing(name, make, PackedSource, lambda attrs: None, lambda packed: int(packed.nbytes))
+
+
+def stream(blocks: Blocks, height: int, pieces: int, groups: int = 1) -> Packing:
+    """Groups of ``height`` rows, cut into blocks of channels."""
+
+    def pack(csr: Csr, weight: Weight) -> list[Stream]:
+        return Stream.pieces(csr, weight.shape[-2], prod(weight.shape[:-2]), blocks, height, pieces)
+
+    return _packing(f"stream/{blocks.least}-{blocks.most}-{blocks.entries}/{height}/{pieces}/{groups}", pack, groups)
+
+
+def slices(pieces: int, groups: int = 1) -> Packing:
+    """Slices of rows that are padded to one length."""
+
+    def pack(csr: Csr, weight: Weight) -> list[SliceStream]:
+        return SliceStream.pieces(csr, prod(weight.shape[:-1]), pieces)
+
+    return _packing(f"slices/{pieces}/{groups}", pack, groups)
+
+
+def _rows_of(csr: Csr, first: int, stop: int) -> Csr:
+    begin, end = csr.pointers[first], csr.pointers[stop]
+    return Csr(csr.pointers[first : stop + 1] - begin, csr.indices[begin:end], csr.values[begin:end])
+
+
+def address(array: Array | None) -> int | None:
+    """Where an array lies."""
+    return None if array is None else int(array.ctypes.data)
+
+
+def pointer(structure: Any) -> int:
+    """Where a C structure, or an array of them, lies."""
+    return ctypes.addressof(structure)

@@ -1,0 +1,142 @@
+"""A native plan: the C structures of a segment, for one number of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sparsec.engine.choice import Choice, choose
+from sparsec.engine.memory import Memory
+from sparsec.engine.packing import Packed, address, pointer
+from sparsec.engine.steps import Planes, Post, Step, Window
+from sparsec.engine.translate import Translation
+from sparsec.kernels import WeightStore, library
+from sparsec.kernels.library import FUNCTIONS, KERNELS, OPERANDS, Library
+
+FLOAT_BYTES: Final = 4
+LINE_BYTES: Final = 64
+
+
+@dataclass(frozen=True)
+class NativeStep:
+    """What a step does, for summaries.
+
+    Attributes:
+        step: the step.
+        choice: how it multiplies; ``None`` where it does not.
+    """
+
+    step: Step
+    choice: Choice | None
+
+
+class NativePlan:
+    """A segment made ready to run; immutable, for any number of threads at once.
+
+    Args:
+        translation: the segment.
+        store: the weights.
+        found: the library.
+        threads: how many run it.
+
+    Attributes:
+        steps: what it does, for summaries.
+        nbytes: of the arena, with the scratch memory of all threads.
+        memories: how many there are, the arena included.
+    """
+
+    def __init__(self, translation: Translation, store: WeightStore, found: Library, threads: int) -> None:
+        self._kept: list[Any] = []
+        self._memory = Memory(translation.items, translation.planes, translation.external, translation.given)
+        self._store = store
+        self.memories = len(set(translation.external.values())) + 1
+        structures: list[library.Step] = []
+        self.steps: list[NativeStep] = []
+        for step in self._memory.steps:
+            choice = None
+            if step.product is not None:
+                choice = choose(step, step.product, self._planes(step.x), store, found.isa, threads)
+            self.steps.append(NativeStep(step, choice))
+            structures += self._structures(step, choice)
+        array = (library.Step * len(structures))(*structures)
+        scratch = max(found.scratch(found.kernels, pointer(structure)) for structure in array)
+        scratch = -(-scratch // LINE_BYTES) * LINE_BYTES
+        arena = self._memory.floats * FLOAT_BYTES
+        plan = library.Plan(len(structures), self.memories, pointer(array), found.kernels, arena, scratch)
+        self._kept += [array, plan]
+        self.nbytes = arena + scratch * threads
+        self.address = pointer(plan)
+
+    def _planes(self, value: str) -> Planes:
+        return self._memory.planes[value]
+
+    # --- structures -------------------------------------------------------------------------------------------------
+
+    def _structures(self, step: Step, choice: Choice | None) -> list[library.Step]:
+        """A structure for each group of the weight."""
+        if choice is None or step.product is None:
+            structure = self._structure(step, step.kernel, 0, 1)
+            structure.weights = address(step.weights)
+            structure.pieces = 1
+            self._kept.append(step.weights)
+            return [structure]
+        packed: Packed = self._store.packed(step.product.path, choice.packing, {})
+        self._kept.append(packed)
+        groups = step.product.groups
+        structures = []
+        for group, pieces in enumerate(packed.structures):
+            structure = self._structure(step, choice.kernel, group, groups)
+            structure.weights = pointer(pieces)
+            structure.pieces = len(pieces)
+            structures.append(structure)
+        return structures
+
+    def _structure(self, step: Step, kernel: str, group: int, groups: int) -> library.Step:
+        rows = self._planes(step.y).channels // groups
+        first = group * rows
+        structure = library.Step(kernel=KERNELS.index(kernel), low=step.low, high=step.high)
+        structure.options[: len(step.options)] = step.options
+        structure.numbers[: len(step.numbers)] = step.numbers
+        if step.bias is not None:
+            self._kept.append(step.bias)
+            structure.bias = step.bias.ctypes.data + FLOAT_BYTES * first
+        structure.window = _window(step.window)
+        structure.x = self._value(step.x, group, groups)
+        structure.y = self._value(step.y, group, groups)
+        structure.residual = self._value(step.residual, group, groups)
+        structure.extra = self._value(step.extra, group, groups)
+        if step.posts:
+            posts = (library.Post * len(step.posts))(*(self._post(post, step.y, group, groups) for post in step.posts))
+            self._kept.append(posts)
+            structure.posts, structure.post = len(posts), pointer(posts)
+        return structure
+
+    def _value(self, name: str, group: int, groups: int) -> library.Value:
+        """A part of the rows of a value; one of no memory where there is no value."""
+        if not name:
+            return library.Value(base=-1)
+        planes, place = self._planes(name), self._memory.place(name)
+        rows = planes.channels // groups
+        offset = place.offset + group * rows * planes.pitch
+        sizes = (rows, planes.samples, planes.height, planes.width, 0)
+        return library.Value(place.base, *sizes, offset, planes.pitch)
+
+    def _post(self, post: Post, y: str, group: int, groups: int) -> library.Post:
+        function, of = FUNCTIONS.index(post.function), self._planes(y)
+        if post.value:
+            planes = self._planes(post.value)
+            value = self._value(post.value, *((group, groups) if planes.channels == of.channels else (0, 1)))
+            if planes.channels != of.channels:
+                value.pitch = 0
+            kind = "value" if planes.height * planes.width == of.height * of.width else "gate"
+            return library.Post(function, OPERANDS.index(kind), post.a, post.b, None, value)
+        none = library.Value(base=-1)
+        if post.channel is None:
+            return library.Post(function, OPERANDS.index("number"), post.a, post.b, None, none)
+        self._kept.append(post.channel)
+        start = post.channel.ctypes.data + FLOAT_BYTES * group * (of.channels // groups)
+        return library.Post(function, OPERANDS.index("channel"), post.a, post.b, start, none)
+
+
+def _window(window: Window) -> library.Window:
+    return library.Window(*window.size, *window.strides, *window.dilations, *window.pads)

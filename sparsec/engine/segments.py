@@ -1,0 +1,137 @@
+"""Which nodes run natively, and which of those together.
+
+A segment is a set of native nodes that run in one call: no path leads from one to another through a node that does not run
+natively. Of those with the same number of changes between native and other nodes before them, all belong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sparsec.engine.rules import RULES, Found, Site
+from sparsec.engine.steps import Refusal
+from sparsec.ir import ABSENT, BATCH, Graph, Node, TensorType, symbol
+from sparsec.kernels import WeightStore
+
+WORTH: Final = frozenset(
+    {"dense", "conv", "depthwise_conv", "max_pool", "avg_pool", "reduce_mean", "reduce_max", "lstm", "gru", "simple_rnn"}
+)
+"""A segment without one of these is not worth turning values into planes and back."""
+
+RANKS: Final = range(2, 5)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Nodes that run in one call.
+
+    Attributes:
+        nodes: in order.
+        inputs: the values that it takes, in the order in which they are read.
+        outputs: the values that it gives.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Division:
+    """A graph in execution order, some of it native.
+
+    Attributes:
+        items: segments, and the nodes that are in none.
+        refused: by the name of a node that is in none, why.
+    """
+
+    items: tuple[Segment | Node, ...]
+    refused: Mapping[str, str]
+
+
+def divide(graph: Graph, symbolic: Mapping[str, TensorType], types: Mapping[str, TensorType], store: WeightStore) -> Division:
+    """Divide a graph.
+
+    Args:
+        graph: the model.
+        symbolic: the types of its values, as far as they are known without the input shapes.
+        types: the types of its values, with known sizes.
+        store: its weights.
+    """
+    refused: dict[str, str] = {}
+    for node in graph.nodes:
+        reason = _refuse_values(node, symbolic, store) or _refuse(node, types, store)
+        if reason:
+            refused[node.name] = reason
+    while True:
+        levels = _levels(graph, refused)
+        native: dict[int, list[Node]] = {}
+        for node in graph.nodes:
+            if node.name not in refused:
+                native.setdefault(levels[node.name], []).append(node)
+        idle = [nodes for nodes in native.values() if not any(node.op in WORTH for node in nodes)]
+        if not idle:
+            return Division(_in_order(graph, levels, refused, native, store), refused)
+        refused.update((node.name, "nothing beside it is worth a native call") for nodes in idle for node in nodes)
+
+
+def _refuse_values(node: Node, types: Mapping[str, TensorType], store: WeightStore) -> str:
+    for name in (*node.inputs, *node.outputs):
+        if name == ABSENT or name in store:
+            continue
+        type_ = types[name]
+        if type_.dtype != "float32":
+            return f"its values are {type_.dtype}"
+        if type_.rank not in RANKS or type_.shape[0] != symbol(BATCH):
+            return f"a value {type_} does not have two to four axes, the batch first"
+    return ""
+
+
+def _refuse(node: Node, types: Mapping[str, TensorType], store: WeightStore) -> str:
+    if node.op not in RULES:
+        return "its operator has no native kernel"
+    found: Found = RULES[node.op](Site(node, types, store))
+    return found.reason if isinstance(found, Refusal) else ""
+
+
+def _levels(graph: Graph, refused: Mapping[str, str]) -> dict[str, int]:
+    """For each node, after how many changes from native nodes to others it comes."""
+    makers = {output: node for node in graph.nodes for output in node.outputs}
+    levels: dict[str, int] = {}
+    for node in graph.nodes:
+        level = 0 if node.name not in refused else -1
+        for name in node.inputs:
+            if name in makers:
+                maker = makers[name]
+                changes = maker.name in refused and node.name not in refused
+                level = max(level, levels[maker.name] + changes)
+        levels[node.name] = level
+    return levels
+
+
+def _in_order(
+    graph: Graph,
+    levels: Mapping[str, int],
+    refused: Mapping[str, str],
+    native: Mapping[int, list[Node]],
+    store: WeightStore,
+) -> tuple[Segment | Node, ...]:
+    items: list[Segment | Node] = []
+    for level in sorted({*levels.values()}):
+        if level in native:
+            items.append(_segment(graph, native[level], store))
+        items += [node for node in graph.nodes if node.name in refused and levels[node.name] == level]
+    return tuple(items)
+
+
+def _segment(graph: Graph, nodes: list[Node], store: WeightStore) -> Segment:
+    made = {output for node in nodes for output in node.outputs}
+    names = {node.name for node in nodes}
+    inputs: dict[str, None] = {}
+    for node in nodes:
+        inputs.update((name, None) for name in node.inputs if name != ABSENT and name not in made and name not in store)
+    wanted = {name for node in graph.nodes if node.name not in names for name in node.inputs} | graph.output_values()
+    outputs = [output for node in nodes for output in node.outputs if output in wanted]
+    return Segment(tuple(nodes), tuple(inputs), tuple(outputs))

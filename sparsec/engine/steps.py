@@ -1,0 +1,202 @@
+"""What a native plan is made of before memory is planned: steps over named values, and values that are parts of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+from sparsec.ir import Array, Node, TensorType
+
+LINE: Final = 16
+"""Floats in a line of the cache, to which rows are padded."""
+
+CROWDED: Final = 4
+"""Rows of more lines than this have an odd number of them, so that they do not share the same sets of the cache."""
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The sizes of a value: ``[samples, height, width, channels]``, held channel by channel.
+
+    Values of rank two have a height and width of one, those of rank three a height of one.
+    """
+
+    samples: int
+    height: int
+    width: int
+    channels: int
+
+    @classmethod
+    def of(cls, type_: TensorType) -> Planes:
+        """Those of a value of two to four axes, whose sizes are known."""
+        sizes = [int(str(dim)) for dim in type_.shape]
+        samples, channels = sizes[0], sizes[-1]
+        height, width = [1, 1, *sizes[1:-1]][-2:]
+        return cls(samples, height, width, channels)
+
+    @property
+    def positions(self) -> int:
+        """The positions of a row, those of all samples."""
+        return self.samples * self.height * self.width
+
+    @property
+    def pitch(self) -> int:
+        """Floats from a row to the next."""
+        if self.positions == 1:
+            return 1
+        lines = -(-self.positions // LINE)
+        if lines > CROWDED and lines % 2 == 0:
+            lines += 1
+        return lines * LINE
+
+    @property
+    def floats(self) -> int:
+        """Floats that the value takes."""
+        return -(-self.pitch * self.channels // LINE) * LINE
+
+
+@dataclass(frozen=True)
+class Post:
+    """An elementwise operation that follows a kernel; see ``SPARSEC_FUNCTIONS``.
+
+    Attributes:
+        function: its name.
+        a: a number, which is the operand where there is neither of the others.
+        b: another number.
+        channel: a constant for each channel.
+        value: the name of a value.
+    """
+
+    function: str
+    a: float = 0.0
+    b: float = 0.0
+    channel: Array | None = None
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a window goes over two axes; each pair is that of the first and of the second."""
+
+    size: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int] = (0, 0)
+
+    @property
+    def is_point(self) -> bool:
+        """Whether every position meets itself alone."""
+        return self.size == self.strides == (1, 1) and self.pads == (0, 0)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A weight that a step multiplies with.
+
+    Attributes:
+        path: of the weight; its 2-D view has a row for each output channel, and in a row the channels of each tap in turn.
+        groups: into how many independent parts input and output channels are divided.
+    """
+
+    path: str
+    groups: int = 1
+
+
+@dataclass
+class Step:
+    """One kernel with what follows it; ``y = posts(clamp(kernel(x) + bias + residual))``.
+
+    Attributes:
+        kernel: as in ``SPARSEC_KERNELS``.
+        x: the name of the input.
+        y: the name of the output.
+        nodes: those of the graph that it computes; the first is the one that the kernel computes.
+        product: the weight, where the kernel multiplies with one that may be sparse.
+        weights: any other weight, as the kernel takes it.
+        bias: for each output channel.
+        window: of the kernel.
+        options: of the kernel.
+        numbers: of the kernel.
+        low: what the output is at least.
+        high: what it is at most.
+        residual: the name of a value that is added before the clamp.
+        extra: the name of another input.
+        posts: in order.
+    """
+
+    kernel: str
+    x: str
+    y: str
+    nodes: list[Node] = field(default_factory=list)
+    product: Product | None = None
+    weights: Array | None = None
+    bias: Array | None = None
+    window: Window = Window()
+    options: tuple[int, ...] = ()
+    numbers: tuple[float, ...] = ()
+    low: float = -inf
+    high: float = inf
+    residual: str = ""
+    extra: str = ""
+    posts: list[Post] = field(default_factory=list)
+
+    @property
+    def reads(self) -> Iterator[str]:
+        """The names of the values that it reads."""
+        yield from filter(None, (self.x, self.residual, self.extra, *(post.value for post in self.posts)))
+
+    @property
+    def clamps(self) -> bool:
+        """Whether the clamp does something."""
+        return self.low > -inf or self.high < inf
+
+
+@dataclass(frozen=True)
+class View:
+    """A value that is some rows of another, with the same positions.
+
+    Attributes:
+        y: its name.
+        of: the name of the other.
+        row: where it begins.
+    """
+
+    y: str
+    of: str
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class Concat:
+    """A value whose rows are those of others, one after the other.
+
+    Attributes:
+        y: its name.
+        parts: the names of the others.
+    """
+
+    y: str
+    parts: tuple[str, ...]
+
+
+Item = Step | View | Concat
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """An elementwise node, which can follow the kernel of any of its hosts.
+
+    Attributes:
+        hosts: by the name of an input, the operations that turn it into the output.
+    """
+
+    hosts: dict[str, tuple[Post, ...]]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a node does not run natively."""
+
+    reason: str

@@ -1,0 +1,80 @@
+"""From the nodes of a segment to the items of a native plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparsec.engine.fusion import Fusion
+from sparsec.engine.rules import RULES, Site
+from sparsec.engine.segments import Segment
+from sparsec.engine.steps import Concat, Elementwise, Item, Planes, Refusal, Step, View
+from sparsec.ir import TensorType
+from sparsec.kernels import WeightStore
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A segment as items over named values.
+
+    Attributes:
+        items: in order.
+        planes: the sizes of all values.
+        external: by name, the number of the memory in which a value of the caller lies; inputs first, from 1.
+        given: those of them that are inputs.
+    """
+
+    items: tuple[Item, ...]
+    planes: Mapping[str, Planes]
+    external: Mapping[str, int]
+    given: frozenset[str]
+
+
+def translate(segment: Segment, types: Mapping[str, TensorType], store: WeightStore) -> Translation:
+    """Translate a segment, for given types of its values."""
+    planes = {name: Planes.of(types[name]) for name in segment.inputs}
+    for node in segment.nodes:
+        planes.update((name, Planes.of(types[name])) for name in node.outputs)
+    readers = Counter(name for node in segment.nodes for name in node.inputs)
+    readers.update(segment.outputs)
+    fusion = Fusion(planes, readers)
+    external: dict[str, int] = {}
+    for number, name in enumerate(segment.inputs, start=1):
+        if planes[name].positions == 1:
+            external[name] = number
+        else:
+            source = f"{name}.given"
+            planes[source] = planes[name]
+            external[source] = number
+            fusion.add([Step("load", source, name)])
+    given = frozenset(external)
+    for node in segment.nodes:
+        found = RULES[node.op](Site(node, types, store))
+        assert not isinstance(found, Refusal)
+        if isinstance(found, Elementwise):
+            fusion.follow(node, found)
+        else:
+            planes.update(_flat(found, planes))
+            fusion.add(found)
+    parts = {part for item in fusion.items if isinstance(item, Concat) for part in item.parts}
+    views = {item.y for item in fusion.items if isinstance(item, View)}
+    for number, name in enumerate(segment.outputs, start=len(segment.inputs) + 1):
+        if planes[name].positions == 1 and name not in {*parts, *views, *external}:
+            external[name] = number
+        else:
+            target = f"{name}.{number}"
+            planes[target] = planes[name]
+            external[target] = number
+            fusion.add([Step("store", name, target)])
+    return Translation(tuple(fusion.items), planes, external, given)
+
+
+def _flat(items: Sequence[Item], planes: Mapping[str, Planes]) -> dict[str, Planes]:
+    """The sizes of values that a rule made up between flattening and its opposite."""
+    found = {}
+    for item in items:
+        if isinstance(item, Step) and item.kernel == "flatten" and item.y not in planes:
+            x = planes[item.x]
+            found[item.y] = Planes(x.samples, 1, 1, x.height * x.width * x.channels)
+    return found
