@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from sparsec.engine.plan import LINE_BYTES, NativePlan
+from sparsec.engine.plan import FLOAT_BYTES, LINE_BYTES, NativePlan
 from sparsec.engine.segments import Segment
 from sparsec.engine.translate import translate
-from sparsec.ir import Array, TensorType
+from sparsec.ir import ABSENT, Array, TensorType
 from sparsec.kernels import WeightStore
 from sparsec.kernels.library import Library
 
@@ -23,6 +23,12 @@ PART_BYTES: Final = 1 << 23
 
 MAX_SAMPLES: Final = 256
 """The samples in a part of a batch."""
+
+STAGED_BYTES: Final = 1 << 14
+"""Inputs and outputs up to this size are copied to and from a place whose address is known: to ask for one takes longer."""
+
+
+Shape = tuple[int, ...]
 
 
 class Arena:
@@ -93,6 +99,62 @@ class _Part:
     starts: tuple[int, ...]
 
 
+class _Frame:
+    """The addresses of one call at a time, and the place of inputs and outputs that are small.
+
+    Args:
+        parts: of the batch.
+        inputs: the shapes of the inputs.
+        outputs: the shapes of the outputs.
+
+    Attributes:
+        memories: for each part, the address of every memory.
+    """
+
+    def __init__(self, parts: Sequence[_Part], inputs: Sequence[Shape], outputs: Sequence[Shape]) -> None:
+        self._starts = [part.starts for part in parts]
+        self.memories: list[Any] = [(ctypes.c_void_p * part.plan.memories)() for part in parts]
+        self._inputs = [self._stage(number, shape) for number, shape in enumerate(inputs)]
+        self._shapes = outputs
+        self._outputs = [self._stage(number, shape) for number, shape in enumerate(outputs, start=len(inputs))]
+
+    def _stage(self, number: int, shape: Shape) -> Array | None:
+        if prod(shape) * FLOAT_BYTES > STAGED_BYTES:
+            return None
+        staged: Array = np.empty(shape, np.float32)
+        self._point(number, staged.ctypes.data)
+        return staged
+
+    def _point(self, number: int, address: int) -> None:
+        for memory, starts in zip(self.memories, self._starts, strict=True):
+            memory[number + 1] = address + starts[number]
+
+    def set_inputs(self, arrays: Sequence[Array]) -> list[Array]:
+        """Take the inputs of a call; what is returned has to live as long as it lasts."""
+        kept = []
+        for number, (staged, array) in enumerate(zip(self._inputs, arrays, strict=True)):
+            if staged is not None:
+                staged[...] = array
+                continue
+            kept.append(np.ascontiguousarray(array))
+            self._point(number, kept[-1].ctypes.data)
+        return kept
+
+    def set_outputs(self) -> list[Array | None]:
+        """New arrays for the outputs of a call; ``None`` for those that are staged."""
+        made: list[Array | None] = []
+        for number, (staged, shape) in enumerate(zip(self._outputs, self._shapes, strict=True), start=len(self._inputs)):
+            made.append(None if staged is not None else np.empty(shape, np.float32))
+            if made[-1] is not None:
+                self._point(number, made[-1].ctypes.data)
+        return made
+
+    def outputs(self, made: Sequence[Array | None]) -> list[Array]:
+        """The outputs, when the call is done."""
+        staged = (None if place is None else place.copy() for place in self._outputs)
+        return [y for pair in zip(staged, made, strict=True) for y in pair if y is not None]
+
+
 class NativeSegment:
     """A segment made ready for one set of input shapes.
 
@@ -114,44 +176,67 @@ class NativeSegment:
     ) -> None:
         self._arenas = arenas
         types = types_for(samples)
+        self._frames: deque[_Frame] = deque()
+        self._inputs = [_shape(types[name]) for name in segment.inputs]
         self._outputs = [_shape(types[name]) for name in segment.outputs]
         floats = [prod(_shape(types[name])[1:]) for name in (*segment.inputs, *segment.outputs)]
-        size = _part_size(segment, types, samples)
+        size = _part_size(segment, types, samples, store)
         self._parts = []
         for first, count, times in _cut(samples, size):
             plan = NativePlan(translate(segment, types_for(count), store), store, arenas.library, arenas.threads)
             advance = (ctypes.c_int64 * plan.memories)(0, *(count * each for each in floats))
-            self._parts.append(_Part(plan, times, advance, tuple(4 * first * each for each in floats)))
+            self._parts.append(_Part(plan, times, advance, tuple(FLOAT_BYTES * first * each for each in floats)))
         self.steps = tuple(self._parts[0].plan.steps)
         self._nbytes = max(part.plan.nbytes for part in self._parts)
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """The outputs for inputs of the right shapes."""
+    def profile(self, arrays: Sequence[Array], rounds: int) -> list[float]:
+        """The median nanoseconds of each step of the first part, in one thread.
+
+        Args:
+            arrays: the inputs.
+            rounds: how often it is run.
+        """
+        found, part = self._arenas.library, self._parts[0]
+        outputs = [np.empty(shape, np.float32) for shape in self._outputs]
         inputs = [np.ascontiguousarray(array) for array in arrays]
-        outputs: list[Array] = [np.empty(shape, np.float32) for shape in self._outputs]
-        addresses = [array.__array_interface__["data"][0] for array in (*inputs, *outputs)]
-        arena = self._arenas.take()
+        arena = Arena(found, 1)
+        arena.reserve(self._nbytes)
+        memory = (ctypes.c_void_p * part.plan.memories)(arena.address, *(array.ctypes.data for array in (*inputs, *outputs)))
+        times = np.zeros((rounds + 1, len(part.plan.steps)), np.int64)
+        for row in times:
+            found.profile(part.plan.address, memory, row.ctypes.data)
+        return [float(time) for time in np.median(times[1:], axis=0)]
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """The outputs for inputs of the right shapes and dtype."""
         try:
-            arena.reserve(self._nbytes)
-            for part in self._parts:
-                starts = (address + start for address, start in zip(addresses, part.starts, strict=True))
-                memory = (ctypes.c_void_p * part.plan.memories)(arena.address, *starts)
-                self._arenas.library.run(part.plan.address, memory, part.advance, part.times, arena.pool)
-        finally:
-            self._arenas.give_back(arena)
-        return outputs
+            frame = self._frames.pop()
+        except IndexError:
+            frame = _Frame(self._parts, self._inputs, self._outputs)
+        inputs = frame.set_inputs(arrays)
+        outputs = frame.set_outputs()
+        arena = self._arenas.take()
+        arena.reserve(self._nbytes)
+        for part, memory in zip(self._parts, frame.memories, strict=True):
+            memory[0] = arena.address
+            self._arenas.library.run(part.plan.address, memory, part.advance, part.times, arena.pool)
+        self._arenas.give_back(arena)
+        del inputs
+        found = frame.outputs(outputs)
+        self._frames.append(frame)
+        return found
 
 
 def _shape(type_: TensorType) -> tuple[int, ...]:
     return tuple(int(str(dim)) for dim in type_.shape)
 
 
-def _part_size(segment: Segment, types: Mapping[str, TensorType], samples: int) -> int:
+def _part_size(segment: Segment, types: Mapping[str, TensorType], samples: int, store: WeightStore) -> int:
     """How many samples are run at a time: as many as leave what a step reads and writes in the caches."""
     most = 1
     for node in segment.nodes:
-        values = [name for name in (*node.inputs, *node.outputs) if name in types and types[name].shape[0] == samples]
-        most = max(most, sum(4 * prod(_shape(types[name])[1:]) for name in values))
+        values = [name for name in (*node.inputs, *node.outputs) if name != ABSENT and name not in store]
+        most = max(most, sum(FLOAT_BYTES * prod(_shape(types[name])[1:]) for name in values))
     return max(1, min(samples, MAX_SAMPLES, PART_BYTES // most))
 
 

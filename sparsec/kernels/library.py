@@ -139,6 +139,7 @@ class Library:
         new_pool: ``sparsec_pool_new``.
         free_pool: ``sparsec_pool_free``.
         pool_threads: ``sparsec_pool_threads``.
+        profile: ``sparsec_profile``.
     """
 
     isa: Isa
@@ -148,6 +149,7 @@ class Library:
     new_pool: Callable[[int], int | None]
     free_pool: Callable[[int], None]
     pool_threads: Callable[[int], int]
+    profile: Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -220,10 +222,13 @@ def _bind(library: Any, isa: Isa) -> Library:
         "pool_new": ([_INT], POINTER),
         "pool_free": ([POINTER], None),
         "pool_threads": ([POINTER], _INT),
+        "profile": ([POINTER, POINTER, POINTER], None),
     }
     found = {}
     for name, (arguments, result) in signatures.items():
         found[name] = getattr(library, f"sparsec_{name}")
         found[name].argtypes, found[name].restype = arguments, result
     table = found["kernels"](isa.bit)
-    return Library(isa, table, *(found[name] for name in ("run", "scratch", "pool_new", "pool_free", "pool_threads")))
+    return Library(
+        isa, table, *(found[name] for name in ("run", "scratch", "pool_new", "pool_free", "pool_threads", "profile"))
+    )

@@ -17,7 +17,7 @@ from sparsec.ir import BATCH, Array, evaluate, symbols
 from sparsec.kernels import NATIVE, WeightStore
 from sparsec.ops import infer_types
 from sparsec.program import Program
-from sparsec.runtime.plan import Plan, PlannedStep, Planner
+from sparsec.runtime.plan import Plan, PlannedStep, Planner, Run
 from sparsec.runtime.signature import Inputs, TensorInfo, arrange_inputs, bind_sizes, convert_inputs
 from sparsec.runtime.threads import BLAS_THREADS, blas_threads
 
@@ -73,6 +73,8 @@ class Model:
         self._store = WeightStore(program.tensors)
         self._planner = Planner(graph, self._store, blas_threads(threads), threads or 1)
         self._plans: OrderedDict[Shapes, Plan] = OrderedDict()
+        self._direct: dict[tuple[int, ...], Run] = {}
+        """By the shape of the only input, what gives the only output, where all is native: nothing else is left to do then."""
         self._reported: frozenset[str] = frozenset()
         self._lock = Lock()
 
@@ -91,6 +93,10 @@ class Model:
         Raises:
             InputError: the inputs do not fit the model; the message names the input, what came and what was expected.
         """
+        if type(x) is np.ndarray and batch_size is None:
+            direct = self._direct.get(x.shape)
+            if direct is not None and x.dtype == np.float32 and not as_dict:
+                return direct([x])[0]
         outputs = self.run(x, batch_size=batch_size)
         if as_dict:
             return {info.name: y for info, y in zip(self.outputs, outputs, strict=True)}
@@ -184,8 +190,11 @@ class Model:
                 given = ", ".join(f"{name} = {size}" for name, size in sorted(sizes.items()))
                 raise InputError(f"the model does not take inputs with {given or 'these shapes'}: {error}") from None
             self._plans[shapes] = plan
+            if plan.direct is not None and len(shapes) == 1:
+                self._direct[shapes[0]] = plan.direct
             if len(self._plans) > MAX_PLANS:
-                self._plans.popitem(last=False)
+                oldest, _ = self._plans.popitem(last=False)
+                self._direct.pop(oldest[0], None)
             unknown = plan.missing - self._reported
             self._reported |= plan.missing
         if unknown:
@@ -206,6 +215,8 @@ class Model:
             if sizes.get(BATCH) == 0:
                 return self._empty(sizes)
             plan = self._prepared(sizes)
+        if plan.native:
+            return plan.run(arrays)
         with BLAS_THREADS.limited(self._threads):
             return plan.run(arrays)
 

@@ -40,6 +40,9 @@ from sparsec.runtime.buffers import Buffers, Unit
 
 Slots = list[Any]
 
+Run = Callable[[Sequence[Array]], list[Array]]
+"""The inputs in, the outputs out."""
+
 
 @dataclass(frozen=True)
 class PlannedStep:
@@ -83,6 +86,8 @@ class Plan:
         outputs: for each output, its slot or its constant value, and whether it is copied before it is given out.
         described: the steps, for summaries.
         missing: packages that are not installed and would have made it faster.
+        native: whether every step runs in the native library.
+        direct: what gives the outputs for the inputs, where there is one input, one output and one step, which is native.
     """
 
     slots: int
@@ -90,6 +95,8 @@ class Plan:
     outputs: tuple[tuple[int | Array, bool], ...]
     described: tuple[PlannedStep, ...]
     missing: frozenset[str]
+    native: bool = False
+    direct: Run | None = None
 
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """The outputs for checked inputs."""
@@ -147,9 +154,11 @@ class Planner:
             for value in unit.outputs:
                 slots[value] = len(slots)
         steps, described, missing = [], [], set[str]()
+        segments: list[NativeSegment] = []
         for index, unit in enumerate(units):
             if isinstance(unit.head, Segment):
-                run, descriptions = self._native_step(unit.head, sizes, slots)
+                segments.append(self._native(unit.head, sizes))
+                run, descriptions = self._native_step(unit.head, segments[-1], slots)
                 described += descriptions
             else:
                 run, description, absent = self._step(_Site(index, unit, unit.head, types, slots, buffers))
@@ -160,7 +169,10 @@ class Planner:
             (slots[port.value] if port.value in slots else self._store.array(port.value), shared)
             for port, shared in zip(self._graph.outputs, buffers.shared_outputs, strict=True)
         )
-        return Plan(len(slots), tuple(steps), outputs, tuple(described), frozenset(missing))
+        native = len(segments) == len(steps)
+        single = native and len(steps) == len(outputs) == len(self._graph.inputs) == 1 and outputs[0][1] is False
+        direct = segments[0].run if single else None
+        return Plan(len(slots), tuple(steps), outputs, tuple(described), frozenset(missing), native, direct)
 
     def _divide(self, types: Mapping[str, TensorType]) -> Sequence[Segment | Node]:
         if self._arenas is None:
@@ -220,15 +232,17 @@ class Planner:
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    def _native_step(
-        self, segment: Segment, sizes: Mapping[str, int], slots: Mapping[str, int]
-    ) -> tuple[Callable[[Slots], None], list[PlannedStep]]:
+    def _native(self, segment: Segment, sizes: Mapping[str, int]) -> NativeSegment:
         assert self._arenas is not None
 
         def types_for(samples: int) -> Mapping[str, TensorType]:
             return infer_types(self._graph.bind({**sizes, BATCH: samples}))
 
-        native = NativeSegment(segment, types_for, sizes[BATCH], self._store, self._arenas)
+        return NativeSegment(segment, types_for, sizes[BATCH], self._store, self._arenas)
+
+    def _native_step(
+        self, segment: Segment, native: NativeSegment, slots: Mapping[str, int]
+    ) -> tuple[Callable[[Slots], None], list[PlannedStep]]:
         reads, writes = [slots[name] for name in segment.inputs], [slots[name] for name in segment.outputs]
 
         def run(values: Slots) -> None:
