@@ -47,7 +47,10 @@ ISAS: Final = (Isa("avx512", 4, 16, permutes=True), Isa("avx2", 2, 8), Isa("neon
 OFF: Final = "none"
 
 
-KERNELS: Final = ("product", "windows", "vector", "slices", "map", "load", "store", "flatten", "unflatten")
+KERNELS: Final = (
+    *("product", "windows", "vector", "slices", "map", "load", "store", "flatten", "unflatten"),
+    *("depthwise", "max_pool", "avg_pool", "reduce"),
+)
 """The kernels, in the order of ``SPARSEC_KERNELS``."""
 
 FUNCTIONS: Final = (

@@ -175,7 +175,11 @@ typedef struct {
     X(load) \
     X(store) \
     X(flatten) \
-    X(unflatten)
+    X(unflatten) \
+    X(depthwise) \
+    X(max_pool) \
+    X(avg_pool) \
+    X(reduce)
 
 enum {
 #define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,

@@ -41,10 +41,6 @@ static void transpose(const float *from, ptrdiff_t from_pitch, float *to, ptrdif
     }
 }
 
-static int finishes(const sparsec_step *s) {
-    return s->posts > 0 || s->low > -__builtin_inff() || s->high < __builtin_inff();
-}
-
 int64_t SIZE(load)(const sparsec_step *s) { return (void)s, 0; }
 
 void NAME(load)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {

@@ -81,6 +81,17 @@ INLINE vec vmin(vec a, vec b) {
 #endif
 }
 
+/* The greater; of two values of which one is not a number, that. */
+INLINE vec maximum(vec a, vec b) {
+#if SPARSEC_BYTES == 64
+    return (vec)_mm512_mask_mov_ps((__m512)vmax(a, b), _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q), (__m512)a);
+#elif SPARSEC_BYTES == 32
+    return (vec)_mm256_blendv_ps((__m256)vmax(a, b), (__m256)a, _mm256_cmp_ps((__m256)a, (__m256)a, _CMP_UNORD_Q));
+#else
+    return choose(a != a, a, vmax(a, b));
+#endif
+}
+
 INLINE vec vclamp(vec value, vec low, vec high) { return vmin(high, vmax(low, value)); }
 
 /* Comparisons with a value that is not a number are false, so it stays. */
@@ -144,6 +155,19 @@ INLINE vec evens(vec a, vec b) {
 #endif
 }
 
+/* The lanes of odd number, of a and then of b. */
+INLINE vec odds(vec a, vec b) {
+#if SPARSEC_BYTES == 64
+    const __m512i places = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return (vec)_mm512_permutex2var_ps((__m512)a, places, (__m512)b);
+#elif SPARSEC_BYTES == 32
+    const __m256 mixed = _mm256_shuffle_ps((__m256)a, (__m256)b, _MM_SHUFFLE(3, 1, 3, 1));
+    return (vec)_mm256_permutevar8x32_ps(mixed, _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7));
+#else
+    return (vec)SHUFFLE((quad)a, (quad)b, 1, 3, 5, 7);
+#endif
+}
+
 /* ---- what every kernel does to the rows that it has computed ---------------------------------------------------------- */
 
 /* Applies the clamp and the posts of a step to positions first <= i < first + count of a row of y. */
@@ -152,6 +176,11 @@ void NAME(finish)(const sparsec_step *s, float *const *memory, int64_t row, int6
 void NAME(post)(const sparsec_step *s, float *const *memory, int64_t row, int64_t first, int64_t count);
 /* Applies clamp and posts to rows first <= row < stop of y, which has one position. */
 void NAME(finish_vector)(const sparsec_step *s, float *const *memory, int64_t first, int64_t stop);
+
+/* Whether there is anything for finish to do. */
+INLINE int finishes(const sparsec_step *s) {
+    return s->posts > 0 || s->low > -__builtin_inff() || s->high < __builtin_inff();
+}
 
 /* The share of `count` things that part `part` of `parts` takes: begin <= i < end. */
 INLINE int64_t share(int64_t count, int part, int parts) { return count * part / parts; }

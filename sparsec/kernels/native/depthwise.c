@@ -1,0 +1,485 @@
+/*
+ * Depthwise convolutions: every channel has a window of its own.
+ *
+ * Windows of 3x3 and 5x5 that move by one or two read the input where it is: a tile is one vector of some rows of the output,
+ * whose sums are held in registers while the rows of the input go by; each vector that is read serves all the sums it is part
+ * of. Where a window leaves the input, lanes are masked off to the left and right, and rows of zeros are above and below.
+ * Planes so small that they fit in a few vectors are held in registers whole. Every other window, and every window where reads
+ * cannot be masked, first has the plane copied out, with zeros around it.
+ */
+#include "vector.h"
+
+/* A plane of the output and what it is computed from. */
+typedef struct {
+    const float *x, *weights, *residual; /* no residual: null */
+    float bias;
+    float *y;
+    int64_t room; /* floats that may be written from y on */
+} plane;
+
+/* ---- any window ------------------------------------------------------------------------------------------------------- */
+
+/*
+ * A copy of what some rows of the output read: planes [down, across], one for each way in which a row and a column can lie
+ * between two places of the window. What an element of the window meets in positions that follow one another lies together
+ * there, `across` floats from what it meets a row of positions below.
+ */
+typedef struct {
+    int rows;                    /* of the output, in a strip */
+    int64_t down, across, plane; /* of the copy */
+    int64_t *offsets;            /* of each element of the window */
+    float *copy, *sums;
+    int64_t bytes;
+} spread_plan;
+
+enum {
+    STRIP = 4096,      /* about so many positions are computed from one copy */
+    AT_ONCE = 4 * LANES /* positions that share the loads of a weight */
+};
+
+static spread_plan plan_spread(const sparsec_step *s, void *scratch) {
+    const sparsec_window *w = &s->window;
+    spread_plan p;
+    p.across = s->y.width + (int64_t)(w->width - 1) * w->dilation_width / w->stride_width;
+    p.rows = least(s->y.height, most(1, (int)(STRIP / p.across)));
+    p.down = p.rows + (int64_t)(w->height - 1) * w->dilation_height / w->stride_height;
+    p.plane = p.down * p.across;
+    arena from = {scratch, 0};
+    p.offsets = take(&from, sizeof(int64_t) * w->height * w->width);
+    p.copy = take(&from, sizeof(float) * (w->stride_height * w->stride_width * p.plane + AT_ONCE));
+    p.sums = take(&from, sizeof(float) * (p.rows * p.across + AT_ONCE));
+    p.bytes = from.used;
+    return p;
+}
+
+static void find_offsets(const spread_plan *p, const sparsec_window *w) {
+    for (int tap = 0; tap < w->height * w->width; tap++) {
+        const int64_t row = (int64_t)(tap / w->width) * w->dilation_height, column = (int64_t)(tap % w->width) * w->dilation_width;
+        const int64_t plane = row % w->stride_height * w->stride_width + column % w->stride_width;
+        p->offsets[tap] = plane * p->plane + row / w->stride_height * p->across + column / w->stride_width;
+    }
+}
+
+/* to[i] = row[first + i * stride], or zero where that is outside the row. */
+static void copy_row(float *to, int64_t count, const float *row, int64_t first, int stride, int64_t width) {
+    if (stride == 1) {
+        const int64_t begin = first < 0 ? -first : 0, end = width - first < count ? width - first : count;
+        if (begin >= end) {
+            memset(to, 0, sizeof(float) * count);
+            return;
+        }
+        memset(to, 0, sizeof(float) * begin);
+        memcpy(to + begin, row + first + begin, sizeof(float) * (end - begin));
+        memset(to + end, 0, sizeof(float) * (count - end));
+        return;
+    }
+    for (int64_t i = 0, at = first; i < count; i++, at += stride) to[i] = at >= 0 && at < width ? row[at] : 0.0f;
+}
+
+static void spread(const spread_plan *p, const sparsec_step *s, const float *x, int first_row) {
+    const sparsec_window *w = &s->window;
+    float *to = p->copy;
+    for (int phase = 0; phase < w->stride_height; phase++) {
+        for (int shift = 0; shift < w->stride_width; shift++) {
+            for (int64_t i = 0; i < p->down; i++, to += p->across) {
+                const int64_t row = (first_row + i) * w->stride_height + phase - w->pad_height;
+                if (row < 0 || row >= s->x.height) memset(to, 0, sizeof(float) * p->across);
+                else copy_row(to, p->across, x + row * s->x.width, shift - w->pad_width, w->stride_width, s->x.width);
+            }
+        }
+    }
+}
+
+/* The sums of positions 0 <= i < count of the copy, of which those that no row of the output has mean nothing. */
+static void add_taps(const spread_plan *p, const float *weights, int taps, float bias, int64_t count) {
+    for (int64_t i = 0; i < count; i += AT_ONCE) {
+        vec a = splat(bias), b = a, c = a, d = a;
+        for (int tap = 0; tap < taps; tap++) {
+            const float *from = p->copy + p->offsets[tap] + i;
+            const vec weight = splat(weights[tap]);
+            a += weight * load(from);
+            b += weight * load(from + LANES);
+            c += weight * load(from + 2 * LANES);
+            d += weight * load(from + 3 * LANES);
+        }
+        store(p->sums + i, a);
+        store(p->sums + i + LANES, b);
+        store(p->sums + i + 2 * LANES, c);
+        store(p->sums + i + 3 * LANES, d);
+    }
+}
+
+static void copy_sums(const sparsec_step *s, const float *from, const float *residual, float *y, int count) {
+    const vec low = splat(s->low), high = splat(s->high);
+    int i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        const vec sum = residual ? (vec)(load(from + i) + load(residual + i)) : load(from + i);
+        store(y + i, vclamp(sum, low, high));
+    }
+    for (; i < count; i++) y[i] = clamp(residual ? from[i] + residual[i] : from[i], s->low, s->high);
+}
+
+static void run_spread(const void *plan, const sparsec_step *s, const plane *of) {
+    const spread_plan *p = plan;
+    const int width = s->y.width;
+    for (int row = 0; row < s->y.height; row += p->rows) {
+        const int rows = least(p->rows, s->y.height - row);
+        spread(p, s, of->x, row);
+        add_taps(p, of->weights, s->window.height * s->window.width, of->bias, (rows - 1) * p->across + width);
+        for (int i = 0; i < rows; i++) {
+            const int64_t place = (int64_t)(row + i) * width;
+            copy_sums(s, p->sums + i * p->across, of->residual ? of->residual + place : NULL, of->y + place, width);
+        }
+    }
+}
+
+/* ---- windows of 3x3 and 5x5 ------------------------------------------------------------------------------------------- */
+
+#if SPARSEC_BYTES >= 32
+
+enum {
+    TALL = 4,       /* the most rows of a tile */
+    LARGEST = 5,    /* the largest window */
+    MASKS = LARGEST + 1,
+    SMALL = 4,      /* the most vectors of a small plane */
+};
+
+typedef struct {
+    int columns;             /* how many vectors a row of the output has */
+    int begin, end;          /* the vectors for which nothing is masked off: begin <= i < end */
+    lanes (*masks)[MASKS];   /* of each vector */
+    const float *zeros;      /* a row of x */
+} direct_plan;
+
+/* The first position of a vector in its row: the last vector goes back so as to end with the row. */
+INLINE int first_of(const sparsec_step *s, int column) { return least(column * LANES, most(s->y.width - LANES, 0)); }
+
+#if SPARSEC_BYTES == 64
+/* Lane i is lane places[i] of a, and of b from 16 on. */
+INLINE vec picked(vec a, ivec places, vec b) { return (vec)_mm512_permutex2var_ps((__m512)a, (__m512i)places, (__m512)b); }
+#endif
+
+/*
+ * x[k] = from[k + i * stride] for the lanes i. Every read has a mask, which counts where `masked`: with a stride of one, one for
+ * each k; else LANES apart from one another, of which a pair is read for every second k, or, where lanes of two vectors can be
+ * picked by one instruction, three for all.
+ */
+INLINE void read_row(const int size, const int stride, const int masked, const float *from, const lanes *which, vec *x) {
+#define READ(place, mask) (masked ? load_lanes(from + (place), which[mask]) : load(from + (place)))
+    if (stride == 1) {
+#pragma GCC unroll 8
+        for (int k = 0; k < size; k++) x[k] = READ(k, k);
+        return;
+    }
+#if SPARSEC_BYTES == 64
+    const vec a = READ(0, 0), b = READ(LANES, 1), c = READ(2 * LANES, 2);
+    x[0] = evens(a, b);
+    x[1] = odds(a, b);
+    x[2] = picked(x[0], (ivec){1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, c);
+    if (size == 5) {
+        x[3] = picked(x[1], (ivec){1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17}, c);
+        x[4] = picked(x[0], (ivec){2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18}, c);
+    }
+#else
+#pragma GCC unroll 8
+    for (int k = 0; k < size; k += 2) {
+        const vec a = READ(k, k), b = READ(k + LANES, k + 1);
+        x[k] = evens(a, b);
+        if (k + 1 < size) x[k + 1] = odds(a, b);
+    }
+#endif
+#undef READ
+}
+
+/* Where read m of a row begins, after the first float. */
+INLINE int read_place(int size, int stride, int m) {
+    if (stride == 1) return m;
+#if SPARSEC_BYTES == 64
+    return (void)size, m * LANES;
+#else
+    return (void)size, m / 2 * 2 + m % 2 * LANES;
+#endif
+}
+
+/* How many reads there are. */
+INLINE int reads(int size, int stride) {
+    if (stride == 1) return size;
+#if SPARSEC_BYTES == 64
+    return 3;
+#else
+    return size + 1;
+#endif
+}
+
+/* The sums of a tile, one vector of `count` rows. */
+INLINE void add_tile(
+    const int size, const int stride, const int count, const int masked,
+    const float *const *rows, int64_t left, const lanes *which, const vec *weights, vec *sums
+) {
+#pragma GCC unroll 16
+    for (int i = 0; i < (count - 1) * stride + size; i++) {
+        vec x[LARGEST];
+        read_row(size, stride, masked, rows[i] + left, which, x);
+#pragma GCC unroll 8
+        for (int k = 0; k < size; k++) {
+#pragma GCC unroll 4
+            for (int t = 0; t < count; t++) {
+                const int tap = i - t * stride;
+                if (tap >= 0 && tap < size) sums[t] += weights[tap * size + k] * x[k];
+            }
+        }
+    }
+}
+
+/*
+ * Writes a vector of a row of y, whose first `old` lanes were written before. What is written beyond the row is the beginning of a row that is computed later. With a
+ * residual, which may lie where y does, everything is read and written once.
+ */
+INLINE void write_tile(const sparsec_step *s, const plane *of, vec sum, int64_t place, int old) {
+    const int width = s->y.width;
+    float *y = of->y + place;
+    if (of->residual) {
+        const lanes which = lanes_of(old, least(width, LANES));
+        sum += load_lanes(of->residual + place, which);
+        store_lanes(y, vclamp(sum, splat(s->low), splat(s->high)), which);
+        return;
+    }
+    sum = vclamp(sum, splat(s->low), splat(s->high));
+    if (place + LANES <= of->room) store(y, sum);
+    else store_lanes(y, sum, lanes_of(0, least(width, LANES)));
+}
+
+/* Rows first <= row < stop of the output, `count` at a time as long as there are so many; the first that is left. */
+INLINE int add_rows(
+    const int size, const int stride, const int count, const direct_plan *p, const sparsec_step *s, const plane *given, int first, int stop
+) {
+    const plane of = *given;
+    vec weights[LARGEST * LARGEST];
+#pragma GCC unroll 32
+    for (int i = 0; i < size * size; i++) weights[i] = splat(of.weights[i]);
+    for (; first + count <= stop; first += count) {
+        const float *rows[(TALL - 1) * 2 + LARGEST];
+        const int top = first * stride - s->window.pad_height;
+        for (int i = 0; i < (count - 1) * stride + size; i++) {
+            const int row = top + i;
+            rows[i] = row < 0 || row >= s->x.height ? p->zeros : of.x + (int64_t)row * s->x.width;
+        }
+        for (int column = 0; column < p->columns; column++) {
+            const int at = first_of(s, column);
+            const int64_t left = (int64_t)at * stride - s->window.pad_width;
+            vec sums[TALL];
+#pragma GCC unroll 4
+            for (int t = 0; t < count; t++) sums[t] = splat(of.bias);
+            if (column >= p->begin && column < p->end) add_tile(size, stride, count, 0, rows, left, NULL, weights, sums);
+            else add_tile(size, stride, count, 1, rows, left, p->masks[column], weights, sums);
+            const int64_t place = (int64_t)first * s->y.width + at;
+#pragma GCC unroll 4
+            for (int t = 0; t < count; t++) {
+                write_tile(s, &of, sums[t], place + (int64_t)t * s->y.width, column * LANES - at);
+            }
+        }
+    }
+    return first;
+}
+
+#define ROWS(size, stride) \
+    static void rows_##size##_##stride(const direct_plan *p, const sparsec_step *s, const plane *of) { \
+        const int height = s->y.height; \
+        int row = add_rows(size, stride, 4, p, s, of, 0, height); \
+        row = add_rows(size, stride, 2, p, s, of, row, height); \
+        add_rows(size, stride, 1, p, s, of, row, height); \
+    }
+ROWS(3, 1)
+ROWS(3, 2)
+ROWS(5, 1)
+ROWS(5, 2)
+
+static int is_direct(const sparsec_window *w) {
+    return w->height == w->width && (w->width == 3 || w->width == 5) && w->stride_height == w->stride_width &&
+           w->stride_width <= 2 && w->dilation_height == 1 && w->dilation_width == 1;
+}
+
+static direct_plan plan_direct(const sparsec_step *s, void *scratch, int64_t *bytes) {
+    direct_plan p = {.columns = (s->y.width + LANES - 1) / LANES};
+    arena from = {scratch, 0};
+    p.masks = take(&from, sizeof(*p.masks) * p.columns);
+    p.zeros = take(&from, sizeof(float) * s->x.width);
+    if (bytes) *bytes = from.used;
+    return p;
+}
+
+static void find_masks(direct_plan *p, const sparsec_step *s) {
+    const int size = s->window.width, stride = s->window.stride_width, width = s->x.width;
+    memset((float *)p->zeros, 0, sizeof(float) * width);
+    p->begin = p->columns;
+    p->end = 0;
+    for (int column = 0; column < p->columns; column++) {
+        const int64_t left = (int64_t)first_of(s, column) * stride - s->window.pad_width;
+        int whole = left >= 0;
+        for (int m = 0; m < reads(size, stride); m++) {
+            const int64_t at = left + read_place(size, stride, m);
+            const int first = at < -LANES ? LANES : at < 0 ? (int)-at : 0;
+            const int stop = width - at > LANES ? LANES : width < at ? 0 : (int)(width - at);
+            p->masks[column][m] = lanes_of(first, stop);
+            whole &= stop == LANES;
+        }
+        if (whole) {
+            p->begin = least(p->begin, column);
+            p->end = column + 1;
+        }
+    }
+}
+
+static void run_direct(const void *plan, const sparsec_step *s, const plane *of) {
+    const int size = s->window.width;
+    if (s->window.stride_width == 1) (size == 3 ? rows_3_1 : rows_5_1)(plan, s, of);
+    else (size == 3 ? rows_3_2 : rows_5_2)(plan, s, of);
+}
+
+/* ---- small planes ----------------------------------------------------------------------------------------------------- */
+
+#if SPARSEC_BYTES == 64
+
+/* The positions of the plane follow one another in the vectors, whatever rows they are of. */
+typedef struct {
+    int vectors;
+    lanes masks[LARGEST][SMALL]; /* where column k of the window meets the input */
+    lanes rest;                  /* the lanes of the last vector that the plane has */
+} small_plan;
+
+static int is_small(const sparsec_step *s) {
+    const sparsec_window *w = &s->window;
+    const int reach = most(w->pad_height, w->height - 1 - w->pad_height) * s->x.width;
+    return is_direct(w) && w->stride_width == 1 && s->x.height == s->y.height && s->x.width == s->y.width &&
+           s->y.height * s->y.width <= SMALL * LANES && reach <= LANES && w->pad_height < w->height;
+}
+
+static small_plan plan_small(const sparsec_step *s) {
+    const int count = s->y.height * s->y.width, width = s->y.width;
+    small_plan p = {.vectors = (count + LANES - 1) / LANES};
+    for (int k = 0; k < s->window.width; k++) {
+        for (int i = 0; i < count; i++) {
+            const int column = i % width + k - s->window.pad_width;
+            p.masks[k][i / LANES] |= (lanes)((column >= 0 && column < width) << i % LANES);
+        }
+    }
+    p.rest = lanes_of(0, count - (p.vectors - 1) * LANES);
+    return p;
+}
+
+/*
+ * Row k of the window yields sums for the positions that it is over; those of the others lie a multiple of the width away, in the
+ * same vector and one beside it.
+ */
+INLINE void add_plane(
+    const int size, const int vectors, const small_plan *p, const sparsec_step *s, const plane *of
+) {
+    const float *x = of->x, *weights = of->weights;
+    vec from[LARGEST][SMALL], sums[SMALL];
+    const int width = s->y.width, above = s->window.pad_height;
+#pragma GCC unroll 8
+    for (int k = 0; k < size; k++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) from[k][j] = load_lanes(x + j * LANES + k - s->window.pad_width, p->masks[k][j]);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; j++) sums[j] = splat(of->bias);
+#pragma GCC unroll 8
+    for (int row = 0; row < size; row++) {
+        vec part[SMALL + 2];
+        part[0] = part[vectors + 1] = (vec){0};
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) {
+            part[j + 1] = from[0][j] * splat(weights[row * size]);
+#pragma GCC unroll 8
+            for (int k = 1; k < size; k++) part[j + 1] += from[k][j] * splat(weights[row * size + k]);
+        }
+        const int away = (row - above) * width, before = away < 0;
+        const ivec places = (ivec){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (before ? away + LANES : away);
+        if (before) {
+#pragma GCC unroll 4
+            for (int j = 0; j < vectors; j++) sums[j] += picked(part[j], places, part[j + 1]);
+        } else {
+#pragma GCC unroll 4
+            for (int j = 0; j < vectors; j++) sums[j] += picked(part[j + 1], places, part[j + 2]);
+        }
+    }
+    const vec low = splat(s->low), high = splat(s->high);
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; j++) {
+        const lanes which = j == vectors - 1 ? p->rest : lanes_of(0, LANES);
+        if (of->residual) sums[j] += load_lanes(of->residual + j * LANES, which);
+        store_lanes(of->y + j * LANES, vclamp(sums[j], low, high), which);
+    }
+}
+
+static void run_small(const void *plan, const sparsec_step *s, const plane *of) {
+    const small_plan *p = plan;
+#define PLANE(size, vectors) \
+    case vectors: add_plane(size, vectors, p, s, of); break;
+    if (s->window.width == 3) {
+        switch (p->vectors) { PLANE(3, 1) PLANE(3, 2) PLANE(3, 3) PLANE(3, 4) }
+    } else {
+        switch (p->vectors) { PLANE(5, 1) PLANE(5, 2) PLANE(5, 3) PLANE(5, 4) }
+    }
+#undef PLANE
+}
+
+#endif
+
+#endif
+
+/* ---- the kernel ------------------------------------------------------------------------------------------------------- */
+
+typedef void plane_runner(const void *plan, const sparsec_step *s, const plane *of);
+
+static void run_planes(
+    const sparsec_step *s, float *const *memory, int part, int parts, plane_runner *run, const void *plan
+) {
+    const int64_t begin = share(s->y.channels, part, parts), end = share(s->y.channels, part + 1, parts);
+    const int64_t size_x = (int64_t)s->x.height * s->x.width, size_y = (int64_t)s->y.height * s->y.width;
+    for (int64_t row = begin; row < end; row++) {
+        plane of = {.x = row_of(&s->x, memory, row / s->options[0]), .y = row_of(&s->y, memory, row), .room = s->y.pitch};
+        of.weights = (const float *)s->weights + row * s->window.height * s->window.width;
+        of.bias = s->bias ? s->bias[row] : 0.0f;
+        of.residual = s->residual.base >= 0 ? row_of(&s->residual, memory, row) : NULL;
+        for (int n = 0; n < s->y.samples; n++) {
+            run(plan, s, &of);
+            if (s->posts) NAME(post)(s, memory, row, n * size_y, size_y);
+            of.x += size_x, of.y += size_y, of.room -= size_y;
+            if (of.residual) of.residual += size_y;
+        }
+    }
+}
+
+int64_t SIZE(depthwise)(const sparsec_step *s) {
+#if SPARSEC_BYTES == 64
+    if (is_small(s)) return 0;
+#endif
+#if SPARSEC_BYTES >= 32
+    int64_t bytes;
+    if (is_direct(&s->window)) return plan_direct(s, NULL, &bytes), bytes;
+#endif
+    return plan_spread(s, NULL).bytes;
+}
+
+void NAME(depthwise)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
+#if SPARSEC_BYTES == 64
+    if (is_small(s)) {
+        const small_plan small = plan_small(s);
+        run_planes(s, memory, part, parts, run_small, &small);
+        return;
+    }
+#endif
+#if SPARSEC_BYTES >= 32
+    if (is_direct(&s->window)) {
+        direct_plan direct = plan_direct(s, scratch, NULL);
+        find_masks(&direct, s);
+        run_planes(s, memory, part, parts, run_direct, &direct);
+        return;
+    }
+#endif
+    const spread_plan any = plan_spread(s, scratch);
+    find_offsets(&any, &s->window);
+    run_planes(s, memory, part, parts, run_spread, &any);
+}
