@@ -34,5 +34,6 @@ def choose(step: Step, product: Product, x: Planes, store: WeightStore, isa: Isa
         if isa.permutes:
             return Choice("slices", packing.slices(1, product.groups), f"{density:.1%} nonzero")
         return Choice("vector", packing.stream(DENSE_BLOCKS, 1, 1, product.groups), f"{density:.1%} nonzero")
+    height = 4 if density > 0.35 else 1
     cut = WINDOW_BLOCKS if step.kernel == "windows" else DENSE_BLOCKS if len(weight.shape) == 2 else POINTWISE_BLOCKS
-    return Choice(step.kernel, packing.stream(cut, 1, 1, product.groups), f"{density:.1%} nonzero")
+    return Choice(step.kernel, packing.stream(cut, height, 1, product.groups), f"{density:.1%} nonzero")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsec.engine.fusion import Fusion
+from sparsec.engine.rewrites import rewrite
 from sparsec.engine.rules import RULES, Site
 from sparsec.engine.segments import Segment
 from sparsec.engine.steps import Concat, Elementwise, Item, Planes, Refusal, Step, View
@@ -57,8 +58,9 @@ def translate(segment: Segment, types: Mapping[str, TensorType], store: WeightSt
         else:
             planes.update(_flat(found, planes))
             fusion.add(found)
-    parts = {part for item in fusion.items if isinstance(item, Concat) for part in item.parts}
-    views = {item.y for item in fusion.items if isinstance(item, View)}
+    items = rewrite(fusion.items, planes, segment.outputs)
+    parts = {part for item in items if isinstance(item, Concat) for part in item.parts}
+    views = {item.y for item in items if isinstance(item, View)}
     for number, name in enumerate(segment.outputs, start=len(segment.inputs) + 1):
         if planes[name].positions == 1 and name not in {*parts, *views, *external}:
             external[name] = number
@@ -66,8 +68,8 @@ def translate(segment: Segment, types: Mapping[str, TensorType], store: WeightSt
             target = f"{name}.{number}"
             planes[target] = planes[name]
             external[target] = number
-            fusion.add([Step("store", name, target)])
-    return Translation(tuple(fusion.items), planes, external, given)
+            items.append(Step("store", name, target))
+    return Translation(tuple(items), planes, external, given)
 
 
 def _flat(items: Sequence[Item], planes: Mapping[str, Planes]) -> dict[str, Planes]:

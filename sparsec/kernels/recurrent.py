@@ -15,7 +15,6 @@ import numpy as np
 from sparsec.ir import Array, Attrs
 from sparsec.kernels.base import Epilogue, Run, Task
 from sparsec.kernels.elementwise import IN_PLACE
-from sparsec.kernels.streams import SliceStream, Stream
 from sparsec.kernels.table import Choice, choose
 from sparsec.ops import get_op
 from sparsec.ops.activations import CELL_ACTIVATIONS, Arrays
@@ -142,8 +141,6 @@ def _columns(packed: Any, first: int, stop: int) -> Any:
     """Some columns of a packed kernel ``[in, out]``, which are rows where it is packed by rows."""
     if isinstance(packed, np.ndarray):
         return np.ascontiguousarray(packed[:, first:stop])
-    if isinstance(packed, Stream | SliceStream):
-        return packed.part(first, stop)
     return tuple(matrix[first:stop] for matrix in packed)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from typing import Final
 
@@ -73,11 +74,12 @@ def _runs(lengths: Array, blocks: Array, count: int) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Stream:
-    """``sparsec_matrix``: a sparse matrix ``[rows, taps * channels]`` in blocks of channels."""
+    """``sparsec_matrix``: a sparse matrix ``[rows, taps * channels]`` in blocks of channels and groups of ``height`` rows."""
 
     rows: int
     channels: int
     taps: int
+    height: int
     starts: Array
     counts: Array
     runs: Array
@@ -86,14 +88,14 @@ class Stream:
     values: Array
 
     @classmethod
-    def pack(cls, csr: Csr, channels: int, taps: int, cut: Blocks = DENSE_BLOCKS) -> Stream:
+    def pack(cls, csr: Csr, channels: int, taps: int, cut: Blocks = DENSE_BLOCKS, height: int = 1) -> Stream:
         """Packs compressed rows, whose columns are the channels of each element of the window in turn."""
-        pointers, indices, values = csr
-        rows, entries = len(pointers) - 1, len(values)
-        width = min(cut.channels(entries / max(rows * channels * taps, 1), taps), max(channels, 1))
+        all_rows = len(csr.pointers) - 1
+        rows = -(-all_rows // height)
+        row, indices, values = _grouped(csr, channels * taps, height)
+        width = min(cut.channels(len(values) / max(rows * channels * taps, 1), taps), max(channels, 1))
         blocks = -(-channels // width)
-        row = np.repeat(np.arange(rows), np.diff(pointers))
-        tap, channel = np.divmod(indices.astype(np.int64), channels)
+        tap, channel = np.divmod(indices, channels)
         block, place = np.divmod(channel, width)
         column = place * taps + tap
         lengths = np.bincount(block * rows + row, minlength=blocks * rows).reshape(blocks, rows)
@@ -107,13 +109,14 @@ class Stream:
         named[0] = named[-1] = True
         counts, runs = _runs(sorted_lengths[named], np.nonzero(named)[0], blocks)
         return cls(
-            rows,
+            all_rows,
             channels,
             taps,
+            height,
             np.minimum(np.arange(blocks + 1) * width, channels).astype(np.int32),
             counts,
             runs,
-            by_length[named].astype(np.int32),
+            (by_length[named] * height).astype(np.int32),
             column[sequence].astype(np.uint16),
             np.ascontiguousarray(values[sequence], np.float32),
         )
@@ -125,16 +128,17 @@ class Stream:
         block = np.repeat(np.repeat(of_run, self.runs[:, 1]), per_row)
         place, tap = np.divmod(self.columns.astype(np.int64), self.taps)
         column = tap * self.channels + self.starts[block] + place
-        return _to_csr(np.repeat(self.order, per_row), column, self.values, self.rows, self.channels * self.taps)
+        first = np.repeat(self.order, per_row)
+        if self.height == 1:
+            return _to_csr(first, column, self.values.reshape(-1), self.rows, self.channels * self.taps)
+        entry, lane = np.nonzero(self.values)
+        values = self.values[entry, lane]
+        return _to_csr(first[entry] + lane, column[entry], values, self.rows, self.channels * self.taps)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.rows, self.channels * self.taps
-
-    def part(self, first: int, stop: int) -> Stream:
-        """Some of the rows."""
-        return Stream.pack(_rows_of(self.csr(), first, stop), self.channels, self.taps)
 
     @property
     def nbytes(self) -> int:
@@ -148,20 +152,41 @@ class Stream:
     @cached_property
     def structure(self) -> Matrix:
         """The C structure; valid as long as this object."""
-        sizes = (self.rows, self.channels, self.taps, len(self.counts), 1, 0)
+        sizes = (self.rows, self.channels, self.taps, len(self.counts), self.height, 0)
         return Matrix(*sizes, *map(_address, self._arrays))
 
     @classmethod
     def pieces(cls, csr: Csr, channels: int, taps: int, cut: Blocks, height: int, count: int) -> list[Stream]:
         """Packs compressed rows as some matrices, of about as many entries each."""
-        assert height == count == 1
-        return [cls.pack(csr, channels, taps, cut)]
+        return [cls.pack(part, channels, taps, cut, height) for part in _divide(csr, count)]
 
 
 def _to_csr(row: Array, column: Array, values: Array, rows: int, columns: int) -> Csr:
     sequence = np.argsort(row * np.int64(columns) + column, kind="stable")
     pointers = np.r_[0, np.cumsum(np.bincount(row, minlength=rows))].astype(np.int32)
     return Csr(pointers, column[sequence].astype(np.int32), values[sequence])
+
+
+def _grouped(csr: Csr, columns: int, height: int) -> tuple[Array, Array, Array]:
+    """Group, column and values of each entry, where the entries of ``height`` rows in one column are one."""
+    row = np.repeat(np.arange(len(csr.pointers) - 1), np.diff(csr.pointers))
+    column = csr.indices.astype(np.int64)
+    if height == 1:
+        return row, column, csr.values
+    places, entry = np.unique(row // height * columns + column, return_inverse=True)
+    values = np.zeros((len(places), height), np.float32)
+    values[entry, row % height] = csr.values
+    return places // columns, places % columns, values
+
+
+def _divide(csr: Csr, count: int) -> list[Csr]:
+    """The rows in so many parts of about as many entries each, in whole slices."""
+    if count == 1:
+        return [csr]
+    rows = len(csr.pointers) - 1
+    wanted = np.searchsorted(csr.pointers, np.arange(1, count) * int(csr.pointers[-1]) // count)
+    edges = [0, *(min(round(int(row) / SLICE) * SLICE, rows) for row in wanted), rows]
+    return [_rows_of(csr, first, stop) for first, stop in pairwise(edges) if stop > first]
 
 
 def _rows_of(csr: Csr, first: int, stop: int) -> Csr:
@@ -223,10 +248,6 @@ class SliceStream:
         """Rows and columns."""
         return self.rows, self.columns
 
-    def part(self, first: int, stop: int) -> SliceStream:
-        """Some of the rows."""
-        return SliceStream.pack(_rows_of(self.csr(), first, stop), self.columns)
-
     @property
     def nbytes(self) -> int:
         """The bytes of all arrays."""
@@ -244,8 +265,7 @@ class SliceStream:
     @classmethod
     def pieces(cls, csr: Csr, columns: int, count: int) -> list[SliceStream]:
         """Packs compressed rows as some matrices, of about as many entries each."""
-        assert count == 1
-        return [cls.pack(csr, columns)]
+        return [cls.pack(part, columns) for part in _divide(csr, count)]
 
 
 @dataclass(frozen=True)

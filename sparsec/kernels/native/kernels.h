@@ -149,14 +149,15 @@ typedef struct {
  * X(kernel) for every kernel.
  *
  *   product    x times a sparse matrix, position by position: weights is sparsec_matrix[pieces], each for some of the rows
- *   windows    a convolution; weights as in product, with a tap for each element of the window
+ *   windows    a convolution; weights as in product, with a tap for each element of the window; options[0] is into how many
+ *              tiles a row of positions is cut at least
  *   vector     x, which has one position, times a sparse matrix
  *   slices     the same, where weights is sparsec_slices[pieces]
  *   depthwise  a depthwise convolution; weights is [channels of y, taps] dense; options[0] is the multiplier
  *   max_pool   the greatest of a window; what lies outside does not count
  *   avg_pool   the mean of what of a window lies inside
  *   reduce     over the positions of each sample; options[0] is 0 for the mean, 1 for the sum, 2 for the greatest
- *   map        y = x, with zeros around it where window.pad says so, then the posts
+ *   map        y = x, with zeros around it where window.pad says so, or every stride-th position, then the posts
  *   softmax    over the channels
  *   normalise  over the channels: (x - mean) / sqrt(variance + numbers[0])
  *   resize     options[0] is 0 for the nearest, 1 for bilinear interpolation

@@ -125,6 +125,20 @@ static void pad_row(const sparsec_step *s, const float *x, float *y) {
     }
 }
 
+/* Copies every so many-th position of a row of x into one of y. */
+static void pick_row(const sparsec_step *s, const float *x, float *y) {
+    const int down = s->window.stride_height, right = s->window.stride_width, width = s->y.width;
+    for (int n = 0; n < s->y.samples; n++, x += (ptrdiff_t)s->x.height * s->x.width) {
+        for (int i = 0; i < s->y.height; i++, y += width) {
+            const float *from = x + (ptrdiff_t)i * down * s->x.width;
+            int j = 0;
+            /* Two vectors are read for one, so the last is left out: it might reach beyond the input. */
+            for (; right == 2 && j + LANES < width; j += LANES) store(y + j, evens(load(from + 2 * j), load(from + 2 * j + LANES)));
+            for (; j < width; j++) y[j] = from[j * right];
+        }
+    }
+}
+
 int64_t SIZE(map)(const sparsec_step *s) { return (void)s, 0; }
 
 void NAME(map)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
@@ -137,10 +151,12 @@ void NAME(map)(const sparsec_step *s, float *const *memory, void *scratch, int p
         return;
     }
     const int same = s->x.height == s->y.height && s->x.width == s->y.width;
+    const int picks = s->window.stride_height > 1 || s->window.stride_width > 1;
     for (int64_t row = begin; row < end; row++) {
         const float *x = row_of(&s->x, memory, row);
         float *y = row_of(&s->y, memory, row);
-        if (!same) pad_row(s, x, y);
+        if (picks) pick_row(s, x, y);
+        else if (!same) pad_row(s, x, y);
         else if (x != y) memcpy(y, x, sizeof(float) * count);
         if (finishes(s)) NAME(finish)(s, memory, row, 0, count);
     }

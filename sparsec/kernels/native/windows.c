@@ -31,7 +31,7 @@ static windows_plan plan_windows(const sparsec_step *s, void *scratch) {
         while (LANES % p.tile_width) p.tile_width += 4;
         p.per_line = LANES / p.tile_width;
     } else {
-        p.across = (width + room - 1) / room;
+        p.across = most((width + room - 1) / room, least(s->options[0], (width + LANES - 1) / LANES));
         p.tile_width = (int)round_up((width + p.across - 1) / p.across, LANES);
         p.per_line = 0;
     }
@@ -82,7 +82,8 @@ INLINE void copy_row(const int stride, float *to, const float *row, int first, i
     if (stride == 1) {
         for (int i = 0; i < count; i += LANES) {
             const int at = first + i;
-            store(to + i, load_lanes(row + at, lanes_of(-at, width - at)));
+            const int inside = at >= 0 && at + LANES <= width;
+            store(to + i, inside ? load(row + at) : load_lanes(row + at, lanes_of(-at, width - at)));
         }
     } else if (stride == 2) {
         for (int i = 0; i < count; i += LANES) {

@@ -1,0 +1,138 @@
+"""Rewritings of the steps of a plan that leave every output as it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from sparsec.engine.steps import Concat, Item, Planes, Step, View, Window
+
+Sizes = dict[str, Planes]
+
+PADDED: Final = frozenset({"windows", "depthwise", "max_pool"})
+"""The kernels into whose window zeros around the input can be taken."""
+
+
+def rewrite(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> list[Item]:
+    """All rewritings.
+
+    Args:
+        items: of the plan, in order.
+        planes: the sizes of all values; those of new values are added.
+        outputs: the values that leave the plan.
+    """
+    return _push_samples(_sample(_fold_padding(items, planes, outputs), planes), planes, outputs)
+
+
+def _readers(items: Iterable[Item]) -> Counter[str]:
+    """How many items read each value."""
+    found: Counter[str] = Counter()
+    for item in items:
+        match item:
+            case Step():
+                found.update(item.reads)
+            case View():
+                found[item.of] += 1
+            case Concat():
+                found.update(item.parts)
+    return found
+
+
+def _fold_padding(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> list[Item]:
+    """Zeros around an input become padding of the only step that reads it.
+
+    A maximum does not count what lies outside, so there it has to be known that nothing inside is below zero.
+    """
+    readers = _readers(items)
+    makers = {item.y: item for item in items}
+    result: list[Item] = []
+    folded: dict[str, Step] = {}
+    for item in items:
+        if isinstance(item, Step) and _only_pads(item) and readers[item.y] == 1 and item.y not in outputs:
+            folded[item.y] = item
+            result.append(item)
+            continue
+        pad = folded.get(item.x) if isinstance(item, Step) and item.kernel in PADDED else None
+        if isinstance(item, Step) and pad is not None and (item.kernel != "max_pool" or _is_positive(makers.get(pad.x))):
+            result.remove(pad)
+            before = item.window.pads
+            pads = (before[0] + pad.window.pads[0], before[1] + pad.window.pads[1])
+            item.x, item.window = pad.x, replace(item.window, pads=pads)
+            item.nodes += pad.nodes
+        result.append(item)
+    return result
+
+
+def _only_pads(step: Step) -> bool:
+    plain = not step.posts and not step.clamps and step.window.strides == (1, 1)
+    return step.kernel == "map" and plain and bool(step.nodes) and step.nodes[0].op == "pad"
+
+
+def _is_positive(maker: Item | None) -> bool:
+    return isinstance(maker, Step) and maker.low >= 0.0 and not maker.posts
+
+
+def _is_sampling(item: Item) -> bool:
+    """Whether a step is a convolution that meets single positions, but not all."""
+    if not isinstance(item, Step) or item.kernel != "windows":
+        return False
+    return item.window.size == (1, 1) and item.window.pads == (0, 0) and item.window.strides != (1, 1)
+
+
+def _sample(items: Sequence[Item], planes: Sizes) -> list[Item]:
+    """Convolutions of single positions with strides: the positions are picked first, once for all that pick the same."""
+    result: list[Item] = []
+    picked: dict[tuple[str, tuple[int, int]], str] = {}
+    for item in items:
+        if isinstance(item, Step) and _is_sampling(item):
+            item.x = _picked(item.x, item.window, planes[item.y], planes, result, picked)
+            item.window = Window()
+            item.kernel = "product" if planes[item.y].positions > 1 else "vector"
+        result.append(item)
+    return result
+
+
+def _picked(
+    value: str, window: Window, like: Planes, planes: Sizes, into: list[Item], picked: dict[tuple[str, tuple[int, int]], str]
+) -> str:
+    """The name of the positions of a value that a window with strides meets, picked by a new step where there is none yet."""
+    key = (value, window.strides)
+    if key not in picked:
+        name = f"{value}.every{'x'.join(map(str, window.strides))}"
+        planes[name] = replace(like, channels=planes[value].channels)
+        into.append(Step("map", value, name, window=Window(strides=window.strides)))
+        picked[key] = name
+    return picked[key]
+
+
+def _push_samples(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> list[Item]:
+    """Where nothing but a pick reads a product, it is computed at the picked positions alone."""
+    result = list(items)
+    for pick in [item for item in items if isinstance(item, Step) and item.kernel == "map" and not item.nodes]:
+        if pick.window.strides == (1, 1):
+            continue
+        maker = next((item for item in result if item.y == pick.x), None)
+        if not isinstance(maker, Step) or maker.kernel != "product" or pick.x in outputs:
+            continue
+        if _readers(result)[pick.x] != 1 or any(planes[value] != planes[maker.y] for value in _operands(maker)):
+            continue
+        at = result.index(maker)
+        sampled: dict[tuple[str, tuple[int, int]], str] = {}
+        new: list[Item] = []
+        maker.x = _picked(maker.x, pick.window, planes[pick.y], planes, new, sampled)
+        if maker.residual:
+            maker.residual = _picked(maker.residual, pick.window, planes[pick.y], planes, new, sampled)
+        maker.posts = [
+            replace(post, value=_picked(post.value, pick.window, planes[pick.y], planes, new, sampled) if post.value else "")
+            for post in maker.posts
+        ]
+        maker.y = pick.y
+        result[at:at] = new
+        result.remove(pick)
+    return result
+
+
+def _operands(step: Step) -> list[str]:
+    return [value for value in (step.residual, *(post.value for post in step.posts)) if value]
