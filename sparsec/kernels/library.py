@@ -48,7 +48,7 @@ OFF: Final = "none"
 
 
 KERNELS: Final = (
-    *("product", "windows", "vector", "slices", "map", "load", "store", "flatten", "unflatten"),
+    *("product", "windows", "unrolled", "vector", "slices", "map", "load", "store", "flatten", "unflatten"),
     *("depthwise", "max_pool", "avg_pool", "reduce"),
 )
 """The kernels, in the order of ``SPARSEC_KERNELS``."""

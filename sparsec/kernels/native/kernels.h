@@ -151,6 +151,7 @@ typedef struct {
  *   product    x times a sparse matrix, position by position: weights is sparsec_matrix[pieces], each for some of the rows
  *   windows    a convolution; weights as in product, with a tap for each element of the window; options[0] is into how many
  *              tiles a row of positions is cut at least
+ *   unrolled   a convolution, weights as in windows
  *   vector     x, which has one position, times a sparse matrix
  *   slices     the same, where weights is sparsec_slices[pieces]
  *   depthwise  a depthwise convolution; weights is [channels of y, taps] dense; options[0] is the multiplier
@@ -170,6 +171,7 @@ typedef struct {
 #define SPARSEC_KERNELS(X) \
     X(product) \
     X(windows) \
+    X(unrolled) \
     X(vector) \
     X(slices) \
     X(map) \

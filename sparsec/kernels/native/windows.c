@@ -7,6 +7,7 @@
  * leaves the input, and every element of the window finds its vectors aligned.
  */
 #include "block.h"
+#include "rows.h"
 
 typedef struct {
     int tile_rows, tile_width, lines; /* a tile */
@@ -77,31 +78,6 @@ static void find_offsets(const windows_plan *p, const sparsec_step *s, int chann
     }
 }
 
-/* to[i] = row[first + i * stride] for the `count` floats of a row of the panel, or zero where that is outside. */
-INLINE void copy_row(const int stride, float *to, const float *row, int first, int width, int count) {
-    if (stride == 1) {
-        for (int i = 0; i < count; i += LANES) {
-            const int at = first + i;
-            const int inside = at >= 0 && at + LANES <= width;
-            store(to + i, inside ? load(row + at) : load_lanes(row + at, lanes_of(-at, width - at)));
-        }
-    } else if (stride == 2) {
-        for (int i = 0; i < count; i += LANES) {
-            const int at = first + 2 * i, next = at + LANES;
-            const vec a = load_lanes(row + at, lanes_of(-at, width - at));
-            const vec b = load_lanes(row + next, lanes_of(-next, width - next));
-            store(to + i, evens(a, b));
-        }
-    }
-}
-
-static void copy_strided(int stride, float *to, const float *row, int first, int width, int count) {
-    for (int i = 0; i < count; i++) {
-        const int at = first + i * stride;
-        to[i] = at >= 0 && at < width ? row[at] : 0.0f;
-    }
-}
-
 /* The panel of channels first <= c < stop for the tile that begins at `row` and `column`; what is written beyond a row is overwritten. */
 INLINE void copy_panel(
     const int stride, const windows_plan *p, const sparsec_step *s, const float *x, int first, int stop, int row, int column
@@ -116,13 +92,8 @@ INLINE void copy_panel(
             for (int phase = 0; phase < w->stride_height; phase++) {
                 for (int r = phase; r < p->panel_rows; r += w->stride_height, to += p->tile_width) {
                     const int at = top + r;
-                    if (at < 0 || at >= s->x.height) {
-                        for (int i = 0; i < p->tile_width; i += LANES) store(to + i, (vec){0});
-                    } else if (stride) {
-                        copy_row(stride, to, plane + (ptrdiff_t)at * width, left, width, p->tile_width);
-                    } else {
-                        copy_strided(w->stride_width, to, plane + (ptrdiff_t)at * width, left, width, p->tile_width);
-                    }
+                    if (at < 0 || at >= s->x.height) clear_row(to, p->tile_width);
+                    else copy_row(stride, w->stride_width, to, plane + (ptrdiff_t)at * width, left, width, p->tile_width);
                 }
             }
         }

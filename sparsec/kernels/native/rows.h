@@ -1,0 +1,36 @@
+/* Copying a row of positions into a panel. Whole vectors are written, so up to a vector beyond the row. */
+#ifndef SPARSEC_ROWS_H
+#define SPARSEC_ROWS_H
+
+#include "vector.h"
+
+INLINE void clear_row(float *to, int count) {
+    for (int i = 0; i < count; i += LANES) store(to + i, (vec){0});
+}
+
+/*
+ * to[i] = row[first + i * stride] for i < count, or zero where that is outside of `width`. `known` is the stride where that is 1 or
+ * 2, else 0.
+ */
+INLINE void copy_row(const int known, int stride, float *to, const float *row, int first, int width, int count) {
+    if (known == 1) {
+        for (int i = 0; i < count; i += LANES) {
+            const int at = first + i, inside = at >= 0 && at + LANES <= width;
+            store(to + i, inside ? load(row + at) : load_lanes(row + at, lanes_of(-at, width - at)));
+        }
+    } else if (known == 2) {
+        for (int i = 0; i < count; i += LANES) {
+            const int at = first + 2 * i, next = at + LANES;
+            const vec a = load_lanes(row + at, lanes_of(-at, width - at));
+            const vec b = load_lanes(row + next, lanes_of(-next, width - next));
+            store(to + i, evens(a, b));
+        }
+    } else {
+        for (int i = 0; i < count; i++) {
+            const int at = first + i * stride;
+            to[i] = at >= 0 && at < width ? row[at] : 0.0f;
+        }
+    }
+}
+
+#endif
