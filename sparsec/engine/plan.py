@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sparsec.engine.choice import Choice, choose
+from sparsec.engine.choice import Choice, Machine, choose
 from sparsec.engine.memory import Memory
 from sparsec.engine.packing import Packed, address, pointer
 from sparsec.engine.steps import Planes, Post, Step, Window
@@ -37,7 +37,7 @@ class NativePlan:
         translation: the segment.
         store: the weights.
         found: the library.
-        threads: how many run it.
+        machine: what the choice of kernels depends on.
 
     Attributes:
         steps: what it does, for summaries.
@@ -45,7 +45,7 @@ class NativePlan:
         memories: how many there are, the arena included.
     """
 
-    def __init__(self, translation: Translation, store: WeightStore, found: Library, threads: int) -> None:
+    def __init__(self, translation: Translation, store: WeightStore, found: Library, machine: Machine) -> None:
         self._kept: list[Any] = []
         self._memory = Memory(translation.items, translation.planes, translation.external, translation.given)
         self._store = store
@@ -55,7 +55,7 @@ class NativePlan:
         for step in self._memory.steps:
             choice = None
             if step.product is not None:
-                choice = choose(step, step.product, self._planes(step.x), store, found.isa, threads)
+                choice = choose(step, step.product, self._planes(step.x), self._planes(step.y), store, machine)
             self.steps.append(NativeStep(step, choice))
             structures += self._structures(step, choice)
         array = (library.Step * len(structures))(*structures)
@@ -64,7 +64,7 @@ class NativePlan:
         arena = self._memory.floats * FLOAT_BYTES
         plan = library.Plan(len(structures), self.memories, pointer(array), found.kernels, arena, scratch)
         self._kept += [array, plan]
-        self.nbytes = arena + scratch * threads
+        self.nbytes = arena + scratch * machine.threads
         self.address = pointer(plan)
 
     def _planes(self, value: str) -> Planes:
@@ -87,6 +87,7 @@ class NativePlan:
         for group, pieces in enumerate(packed.structures):
             structure = self._structure(step, choice.kernel, group, groups)
             structure.weights = pointer(pieces)
+            structure.options[: len(choice.options)] = choice.options
             structure.pieces = len(pieces)
             structures.append(structure)
         return structures

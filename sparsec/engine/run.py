@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from sparsec.engine.choice import Machine
+from sparsec.engine.costs import DEFAULT
 from sparsec.engine.plan import FLOAT_BYTES, LINE_BYTES, NativePlan
 from sparsec.engine.segments import Segment
 from sparsec.engine.translate import translate
@@ -67,7 +69,7 @@ class Arenas:
 
     def __init__(self, found: Library, threads: int) -> None:
         self.library = found
-        self.threads = threads
+        self.machine = Machine(found.isa, DEFAULT, threads)
         self._idle: deque[Arena] = deque()
 
     def take(self) -> Arena:
@@ -75,7 +77,7 @@ class Arenas:
         try:
             return self._idle.pop()
         except IndexError:
-            return Arena(self.library, self.threads)
+            return Arena(self.library, self.machine.threads)
 
     def give_back(self, arena: Arena) -> None:
         """Make an arena free for the next call."""
@@ -183,7 +185,7 @@ class NativeSegment:
         size = _part_size(segment, types, samples, store)
         self._parts = []
         for first, count, times in _cut(samples, size):
-            plan = NativePlan(translate(segment, types_for(count), store), store, arenas.library, arenas.threads)
+            plan = NativePlan(translate(segment, types_for(count), store), store, arenas.library, arenas.machine)
             advance = (ctypes.c_int64 * plan.memories)(0, *(count * each for each in floats))
             self._parts.append(_Part(plan, times, advance, tuple(FLOAT_BYTES * first * each for each in floats)))
         self.steps = tuple(self._parts[0].plan.steps)

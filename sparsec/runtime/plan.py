@@ -254,9 +254,9 @@ class Planner:
             if not step.nodes:
                 continue
             node, *fused = step.nodes
-            kernel = f"native/{step.kernel if choice is None else choice.kernel}"
-            reason = "" if choice is None else choice.reason
-            described.append(PlannedStep(node.name, node.layer, node.op, kernel, reason, tuple(n.op for n in fused)))
+            kernel = f"native/{step.kernel if choice is None else choice.label}"
+            microseconds = None if choice is None else choice.nanoseconds / 1e3
+            described.append(PlannedStep(node.name, node.layer, node.op, kernel, "", tuple(n.op for n in fused), microseconds))
         return run, described
 
     def _step(self, site: _Site) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
