@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from kernel_steps import Memory, post, run_step
+
 from sparsec.kernels import library
 from sparsec.kernels.library import Window
 from sparsec.ops import OPS
@@ -90,8 +90,8 @@ def test_depthwise(isa, data):
     shape, geometry = expected.shape, window_of(attrs, window, sizes)
     y = run_step(
         *("depthwise", x, shape),
-        **{"memory": memory, "weights": weights, "bias": bias, "window": geometry, "options": [multiplier]},
-        **{"low": -2, "high": 3, "posts": posts, "residual": residual, "threads": data.draw(threads)},
+        memory=memory, weights=weights, bias=bias, window=geometry, options=[multiplier],
+        low=-2, high=3, posts=posts, residual=residual, threads=data.draw(threads),
     )
     close(y, expected, scale)
 
@@ -110,13 +110,7 @@ def test_pools(kind, isa, data):
         posts, low = [post(memory, "add", a=1.5)], -0.5
     y = run_step(
         *(f"{kind}_pool", x, expected.shape),
-        **{
-            "memory": memory,
-            "window": window_of(attrs, window, sizes),
-            "low": low,
-            "posts": posts,
-            "threads": data.draw(threads),
-        },
+        memory=memory, window=window_of(attrs, window, sizes), low=low, posts=posts, threads=data.draw(threads),
     )
     close(y, np.maximum(expected, low) + 1.5 * bool(posts), 3)
 

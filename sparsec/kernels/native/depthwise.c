@@ -138,17 +138,21 @@ static void run_spread(const void *plan, const sparsec_step *s, const plane *of)
 #if SPARSEC_BYTES >= 32
 
 enum {
-    TALL = 4,       /* the most rows of a tile */
+    TALL = LANES == 16 ? 7 : 4,       /* the most rows of a tile */
     LARGEST = 5,    /* the largest window */
     MASKS = LARGEST + 1,
     SMALL = 4,      /* the most vectors of a small plane */
+    NEAR = 2048,    /* floats of a row of the input that are read again and again */
 };
 
 typedef struct {
-    int columns;             /* how many vectors a row of the output has */
-    int begin, end;          /* the vectors for which nothing is masked off: begin <= i < end */
-    lanes (*masks)[MASKS];   /* of each vector */
-    const float *zeros;      /* a row of x */
+    int columns;           /* how many vectors a row of the output has */
+    int begin, end;        /* the vectors for which nothing is masked off: begin <= i < end */
+    int tall;              /* rows that are computed vector by vector, so that what they read stays in the cache */
+    lanes (*masks)[MASKS]; /* of each vector */
+    float *zeros;          /* a row of x */
+    const float **rows;    /* where each row is that the output reads */
+    int64_t bytes;
 } direct_plan;
 
 /* The first position of a vector in its row: the last vector goes back so as to end with the row. */
@@ -211,106 +215,121 @@ INLINE int reads(int size, int stride) {
 #endif
 }
 
-/* The sums of a tile, one vector of `count` rows. */
-INLINE void add_tile(
-    const int size, const int stride, const int count, const int masked,
-    const float *const *rows, int64_t left, const lanes *which, const vec *weights, vec *sums
-) {
-#pragma GCC unroll 16
+/* One vector of some rows, from one on. */
+typedef struct {
+    const float *const *rows; /* of x, from the first that the window is over on */
+    int64_t left;             /* where in them the reads begin */
+    const lanes *which;       /* the masks of the reads */
+    float *y, *end;           /* where the sums go; whole vectors may be written up to there */
+    const float *residual;
+    int64_t width;            /* floats from a row to the next of y and of the residual */
+    lanes written;            /* the lanes that were not written before */
+    vec bias, low, high;
+} column;
+
+/*
+ * The sums of a tile, one vector of `count` rows. What is written beyond a row is the beginning of a row that is computed later. A
+ * residual may lie where y does, so then everything is read and written once.
+ */
+INLINE void add_tile(const int size, const int stride, const int count, const int masked, const column *c, const vec *weights) {
+    vec sums[TALL];
+#pragma GCC unroll 8
+    for (int t = 0; t < count; t++) sums[t] = c->bias;
+#pragma GCC unroll 32
     for (int i = 0; i < (count - 1) * stride + size; i++) {
         vec x[LARGEST];
-        read_row(size, stride, masked, rows[i] + left, which, x);
+        read_row(size, stride, masked, c->rows[i] + c->left, c->which, x);
 #pragma GCC unroll 8
         for (int k = 0; k < size; k++) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int t = 0; t < count; t++) {
                 const int tap = i - t * stride;
                 if (tap >= 0 && tap < size) sums[t] += weights[tap * size + k] * x[k];
             }
         }
     }
-}
-
-/*
- * Writes a vector of a row of y, whose first `old` lanes were written before. What is written beyond the row is the beginning of a row that is computed later. With a
- * residual, which may lie where y does, everything is read and written once.
- */
-INLINE void write_tile(const sparsec_step *s, const plane *of, vec sum, int64_t place, int old) {
-    const int width = s->y.width;
-    float *y = of->y + place;
-    if (of->residual) {
-        const lanes which = lanes_of(old, least(width, LANES));
-        sum += load_lanes(of->residual + place, which);
-        store_lanes(y, vclamp(sum, splat(s->low), splat(s->high)), which);
-        return;
+    if (c->residual) {
+#pragma GCC unroll 8
+        for (int t = 0; t < count; t++) sums[t] += load_lanes(c->residual + t * c->width, c->written);
     }
-    sum = vclamp(sum, splat(s->low), splat(s->high));
-    if (place + LANES <= of->room) store(y, sum);
-    else store_lanes(y, sum, lanes_of(0, least(width, LANES)));
+    const int whole = LANES < 16 && !c->residual && c->y + (count - 1) * c->width + LANES <= c->end;
+#pragma GCC unroll 8
+    for (int t = 0; t < count; t++) {
+        const vec sum = vclamp(sums[t], c->low, c->high);
+        if (whole) store(c->y + t * c->width, sum);
+        else store_lanes(c->y + t * c->width, sum, c->written);
+    }
 }
 
-/* Rows first <= row < stop of the output, `count` at a time as long as there are so many; the first that is left. */
-INLINE int add_rows(
-    const int size, const int stride, const int count, const direct_plan *p, const sparsec_step *s, const plane *given, int first, int stop
-) {
-    const plane of = *given;
+INLINE void move_down(const int stride, const int count, column *c) {
+    c->rows += count * stride;
+    c->y += count * c->width;
+    if (c->residual) c->residual += count * c->width;
+}
+
+INLINE void add_column(const int size, const int stride, const int masked, column c, const vec *weights, int rows) {
+    for (; rows >= TALL; rows -= TALL, move_down(stride, TALL, &c)) add_tile(size, stride, TALL, masked, &c, weights);
+    for (; rows >= 4; rows -= 4, move_down(stride, 4, &c)) add_tile(size, stride, 4, masked, &c, weights);
+    if (rows & 2) {
+        add_tile(size, stride, 2, masked, &c, weights);
+        move_down(stride, 2, &c);
+    }
+    if (rows & 1) add_tile(size, stride, 1, masked, &c, weights);
+}
+
+INLINE void add_strips(const int size, const int stride, const direct_plan *p, const sparsec_step *s, const plane *of) {
     vec weights[LARGEST * LARGEST];
 #pragma GCC unroll 32
-    for (int i = 0; i < size * size; i++) weights[i] = splat(of.weights[i]);
-    for (; first + count <= stop; first += count) {
-        const float *rows[(TALL - 1) * 2 + LARGEST];
-        const int top = first * stride - s->window.pad_height;
-        for (int i = 0; i < (count - 1) * stride + size; i++) {
-            const int row = top + i;
-            rows[i] = row < 0 || row >= s->x.height ? p->zeros : of.x + (int64_t)row * s->x.width;
-        }
-        for (int column = 0; column < p->columns; column++) {
-            const int at = first_of(s, column);
-            const int64_t left = (int64_t)at * stride - s->window.pad_width;
-            vec sums[TALL];
-#pragma GCC unroll 4
-            for (int t = 0; t < count; t++) sums[t] = splat(of.bias);
-            if (column >= p->begin && column < p->end) add_tile(size, stride, count, 0, rows, left, NULL, weights, sums);
-            else add_tile(size, stride, count, 1, rows, left, p->masks[column], weights, sums);
-            const int64_t place = (int64_t)first * s->y.width + at;
-#pragma GCC unroll 4
-            for (int t = 0; t < count; t++) {
-                write_tile(s, &of, sums[t], place + (int64_t)t * s->y.width, column * LANES - at);
-            }
+    for (int i = 0; i < size * size; i++) weights[i] = splat(of->weights[i]);
+    const int64_t width = s->y.width;
+    column c = {.end = of->y + of->room, .width = width, .bias = splat(of->bias), .low = splat(s->low), .high = splat(s->high)};
+    for (int first = 0; first < s->y.height; first += p->tall) {
+        const int rows = least(p->tall, s->y.height - first);
+        for (int i = 0; i < p->columns; i++) {
+            const int at = first_of(s, i);
+            c.rows = p->rows + first * stride;
+            c.left = (int64_t)at * stride - s->window.pad_width;
+            c.which = p->masks[i];
+            c.y = of->y + first * width + at;
+            c.residual = of->residual ? of->residual + first * width + at : NULL;
+            c.written = lanes_of(of->residual ? i * LANES - at : 0, least(s->y.width, LANES));
+            if (i >= p->begin && i < p->end) add_column(size, stride, 0, c, weights, rows);
+            else add_column(size, stride, 1, c, weights, rows);
         }
     }
-    return first;
 }
 
-#define ROWS(size, stride) \
-    static void rows_##size##_##stride(const direct_plan *p, const sparsec_step *s, const plane *of) { \
-        const int height = s->y.height; \
-        int row = add_rows(size, stride, 4, p, s, of, 0, height); \
-        row = add_rows(size, stride, 2, p, s, of, row, height); \
-        add_rows(size, stride, 1, p, s, of, row, height); \
+#define STRIPS(size, stride) \
+    static void strips_##size##_##stride(const direct_plan *p, const sparsec_step *s, const plane *of) { \
+        add_strips(size, stride, p, s, of); \
     }
-ROWS(3, 1)
-ROWS(3, 2)
-ROWS(5, 1)
-ROWS(5, 2)
+STRIPS(3, 1)
+STRIPS(3, 2)
+STRIPS(5, 1)
+STRIPS(5, 2)
 
 static int is_direct(const sparsec_window *w) {
     return w->height == w->width && (w->width == 3 || w->width == 5) && w->stride_height == w->stride_width &&
            w->stride_width <= 2 && w->dilation_height == 1 && w->dilation_width == 1;
 }
 
-static direct_plan plan_direct(const sparsec_step *s, void *scratch, int64_t *bytes) {
+static int rows_read(const sparsec_step *s) { return (s->y.height - 1) * s->window.stride_height + s->window.height; }
+
+static direct_plan plan_direct(const sparsec_step *s, void *scratch) {
     direct_plan p = {.columns = (s->y.width + LANES - 1) / LANES};
+    p.tall = most(TALL, NEAR / (s->x.width * s->window.stride_height) / TALL * TALL);
     arena from = {scratch, 0};
     p.masks = take(&from, sizeof(*p.masks) * p.columns);
     p.zeros = take(&from, sizeof(float) * s->x.width);
-    if (bytes) *bytes = from.used;
+    p.rows = take(&from, sizeof(float *) * rows_read(s));
+    p.bytes = from.used;
     return p;
 }
 
 static void find_masks(direct_plan *p, const sparsec_step *s) {
     const int size = s->window.width, stride = s->window.stride_width, width = s->x.width;
-    memset((float *)p->zeros, 0, sizeof(float) * width);
+    memset(p->zeros, 0, sizeof(float) * width);
+    for (int i = 0; i < rows_read(s); i++) p->rows[i] = p->zeros;
     p->begin = p->columns;
     p->end = 0;
     for (int column = 0; column < p->columns; column++) {
@@ -331,9 +350,12 @@ static void find_masks(direct_plan *p, const sparsec_step *s) {
 }
 
 static void run_direct(const void *plan, const sparsec_step *s, const plane *of) {
-    const int size = s->window.width;
-    if (s->window.stride_width == 1) (size == 3 ? rows_3_1 : rows_5_1)(plan, s, of);
-    else (size == 3 ? rows_3_2 : rows_5_2)(plan, s, of);
+    const direct_plan *p = plan;
+    const sparsec_window *w = &s->window;
+    const float *x = of->x;
+    for (int i = w->pad_height; i < least(rows_read(s), w->pad_height + s->x.height); i++, x += s->x.width) p->rows[i] = x;
+    if (w->stride_width == 1) (w->width == 3 ? strips_3_1 : strips_5_1)(p, s, of);
+    else (w->width == 3 ? strips_3_2 : strips_5_2)(p, s, of);
 }
 
 /* ---- small planes ----------------------------------------------------------------------------------------------------- */
@@ -457,8 +479,7 @@ int64_t SIZE(depthwise)(const sparsec_step *s) {
     if (is_small(s)) return 0;
 #endif
 #if SPARSEC_BYTES >= 32
-    int64_t bytes;
-    if (is_direct(&s->window)) return plan_direct(s, NULL, &bytes), bytes;
+    if (is_direct(&s->window)) return plan_direct(s, NULL).bytes;
 #endif
     return plan_spread(s, NULL).bytes;
 }
@@ -473,7 +494,7 @@ void NAME(depthwise)(const sparsec_step *s, float *const *memory, void *scratch,
 #endif
 #if SPARSEC_BYTES >= 32
     if (is_direct(&s->window)) {
-        direct_plan direct = plan_direct(s, scratch, NULL);
+        direct_plan direct = plan_direct(s, scratch);
         find_masks(&direct, s);
         run_planes(s, memory, part, parts, run_direct, &direct);
         return;
