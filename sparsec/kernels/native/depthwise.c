@@ -145,6 +145,12 @@ enum {
     NEAR = 2048,    /* floats of a row of the input that are read again and again */
 };
 
+/* Which lanes of what is read lie in the input: all; some; some of the first vector. */
+enum { WHOLE, MASKED, NARROW };
+
+#ifndef WAYS
+#define WAYS (stride == 1 ? 2 : 1)
+#endif
 typedef struct {
     int columns;           /* how many vectors a row of the output has */
     int begin, end;        /* the vectors for which nothing is masked off: begin <= i < end */
@@ -169,14 +175,22 @@ INLINE vec picked(vec a, ivec places, vec b) { return (vec)_mm512_permutex2var_p
  * picked by one instruction, three for all.
  */
 INLINE void read_row(const int size, const int stride, const int masked, const float *from, const lanes *which, vec *x) {
-#define READ(place, mask) (masked ? load_lanes(from + (place), which[mask]) : load(from + (place)))
+#define READ(place, mask) (masked != WHOLE ? load_lanes(from + (place), which[mask]) : load(from + (place)))
     if (stride == 1) {
 #pragma GCC unroll 8
         for (int k = 0; k < size; k++) x[k] = READ(k, k);
         return;
     }
 #if SPARSEC_BYTES == 64
-    const vec a = READ(0, 0), b = READ(LANES, 1), c = READ(2 * LANES, 2);
+    const vec a = READ(0, 0);
+    if (masked == NARROW) {
+#pragma GCC unroll 8
+        for (int k = 0; k < size; k++) {
+            x[k] = picked(a, (ivec){0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30} + k, (vec){0});
+        }
+        return;
+    }
+    const vec b = READ(LANES, 1), c = READ(2 * LANES, 2);
     x[0] = evens(a, b);
     x[1] = odds(a, b);
     x[2] = picked(x[0], (ivec){1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, c);
@@ -219,7 +233,7 @@ INLINE int reads(int size, int stride) {
 typedef struct {
     const float *const *rows; /* of x, from the first that the window is over on */
     int64_t left;             /* where in them the reads begin */
-    const lanes *which;       /* the masks of the reads */
+    lanes which[MASKS];       /* the masks of the reads */
     float *y, *end;           /* where the sums go; whole vectors may be written up to there */
     const float *residual;
     int64_t width;            /* floats from a row to the next of y and of the residual */
@@ -232,9 +246,10 @@ typedef struct {
  * residual may lie where y does, so then everything is read and written once.
  */
 INLINE void add_tile(const int size, const int stride, const int count, const int masked, const column *c, const vec *weights) {
-    vec sums[TALL];
+    const int ways = WAYS;
+    vec sums[TALL], more[TALL];
 #pragma GCC unroll 8
-    for (int t = 0; t < count; t++) sums[t] = c->bias;
+    for (int t = 0; t < count; t++) sums[t] = c->bias, more[t] = (vec){0};
 #pragma GCC unroll 32
     for (int i = 0; i < (count - 1) * stride + size; i++) {
         vec x[LARGEST];
@@ -244,9 +259,15 @@ INLINE void add_tile(const int size, const int stride, const int count, const in
 #pragma GCC unroll 8
             for (int t = 0; t < count; t++) {
                 const int tap = i - t * stride;
-                if (tap >= 0 && tap < size) sums[t] += weights[tap * size + k] * x[k];
+                if (tap < 0 || tap >= size) continue;
+                if (k % ways) more[t] += weights[tap * size + k] * x[k];
+                else sums[t] += weights[tap * size + k] * x[k];
             }
         }
+    }
+    if (ways > 1) {
+#pragma GCC unroll 8
+        for (int t = 0; t < count; t++) sums[t] += more[t];
     }
     if (c->residual) {
 #pragma GCC unroll 8
@@ -289,12 +310,14 @@ INLINE void add_strips(const int size, const int stride, const direct_plan *p, c
             const int at = first_of(s, i);
             c.rows = p->rows + first * stride;
             c.left = (int64_t)at * stride - s->window.pad_width;
-            c.which = p->masks[i];
+#pragma GCC unroll 8
+            for (int m = 0; m < reads(size, stride); m++) c.which[m] = p->masks[i][m];
             c.y = of->y + first * width + at;
             c.residual = of->residual ? of->residual + first * width + at : NULL;
             c.written = lanes_of(of->residual ? i * LANES - at : 0, least(s->y.width, LANES));
-            if (i >= p->begin && i < p->end) add_column(size, stride, 0, c, weights, rows);
-            else add_column(size, stride, 1, c, weights, rows);
+            if (i >= p->begin && i < p->end) add_column(size, stride, WHOLE, c, weights, rows);
+            else if (c.left + LANES >= s->x.width && s->y.width < LANES - 2) add_column(size, stride, NARROW, c, weights, rows);
+            else add_column(size, stride, MASKED, c, weights, rows);
         }
     }
 }
