@@ -1,7 +1,7 @@
 """Runs single steps of the native engine, for tests of the kernels in C.
 
-Values are given and returned channels last, ``[samples, height, width, channels]``. What lies between their rows is not a number, so
-that a kernel that lets it into a result is found out.
+Values are given and returned channels last, ``[samples, height, width, channels]``. What lies between their rows is not a
+number, so that a kernel that lets it into a result is found out.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def run_step(
     residual=None,
     extra=None,
     threads=1,
+    in_place=False,
 ):
     """The output of one step.
 
@@ -103,6 +104,7 @@ def run_step(
         weights: an array, or an instance or array of a structure of the header, which the caller keeps alive.
         residual, extra: arrays.
         threads: how many compute it.
+        in_place: whether the output lies where the input does.
         others: as in the header.
     """
     found = library.status().library
@@ -117,7 +119,8 @@ def run_step(
         setattr(step, name, address(given) if isinstance(given, np.ndarray | None) else ctypes.addressof(given))
     step.bias = address(bias)
     step.window = window or Window(1, 1, 1, 1, 1, 1, 0, 0)
-    step.x, step.y = memory.place(x.shape, x), memory.place(shape)
+    step.x = memory.place(x.shape, x)
+    step.y = step.x if in_place else memory.place(shape)
     step.residual = absent if residual is None else memory.place(residual.shape, residual)
     step.extra = absent if extra is None else memory.place(extra.shape, extra)
     scratch = -(-found.scratch(found.kernels, ctypes.addressof(step)) // 64) * 64

@@ -48,7 +48,7 @@ def values(draw, height, width, channels):
 
 @st.composite
 def windows(draw, largest, spans, usual):
-    """Attributes of a window, and how many rows and columns the input has; ``usual`` are sizes and strides that have code of their own."""
+    """Attributes of a window, and how many rows and columns the input has; what is usual has code of its own."""
     if draw(st.booleans()):
         size, stride = draw(st.sampled_from(usual))
         window, strides, dilations = (size, size), (stride, stride), (1, 1)
@@ -90,8 +90,16 @@ def test_depthwise(isa, data):
     shape, geometry = expected.shape, window_of(attrs, window, sizes)
     y = run_step(
         *("depthwise", x, shape),
-        memory=memory, weights=weights, bias=bias, window=geometry, options=[multiplier],
-        low=-2, high=3, posts=posts, residual=residual, threads=data.draw(threads),
+        memory=memory,
+        weights=weights,
+        bias=bias,
+        window=geometry,
+        options=[multiplier],
+        low=-2,
+        high=3,
+        posts=posts,
+        residual=residual,
+        threads=data.draw(threads),
     )
     close(y, expected, scale)
 
@@ -110,7 +118,11 @@ def test_pools(kind, isa, data):
         posts, low = [post(memory, "add", a=1.5)], -0.5
     y = run_step(
         *(f"{kind}_pool", x, expected.shape),
-        memory=memory, window=window_of(attrs, window, sizes), low=low, posts=posts, threads=data.draw(threads),
+        memory=memory,
+        window=window_of(attrs, window, sizes),
+        low=low,
+        posts=posts,
+        threads=data.draw(threads),
     )
     close(y, np.maximum(expected, low) + 1.5 * bool(posts), 3)
 
@@ -132,3 +144,53 @@ def test_reductions(isa, data):
 def test_the_mean_of_many_numbers(value, isa):
     x = np.full((1, 1, 5_000_001, 1), value, np.float32)
     np.testing.assert_allclose(run_step("reduce", x, (1, 1, 1, 1)), x[:, :, :1], rtol=1e-6)
+
+
+# One position is a vector of channels; many are gone over in tiles, of a few hundred where there are few channels.
+PLACES = st.sampled_from([(1, 1, 1), (1, 1, 5), (1, 3, 5), (2, 9, 7), (1, 1, 600)])
+
+
+@many
+@given(data=st.data())
+def test_over_channels(isa, data):
+    places = data.draw(PLACES)
+    channels = data.draw(st.one_of(st.integers(1, 20), st.integers(21, 300))) if places[-1] < 600 else 3
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    x = (rng.standard_normal((*places, channels)) * data.draw(st.sampled_from([1, 30]))).astype(np.float32)
+    if data.draw(st.booleans()):
+        x[0, 0, 0, 0] = data.draw(st.sampled_from([np.nan, -np.inf, 100]))
+    beta = rng.standard_normal(channels).astype(np.float32)
+    cases = [
+        ("softmax", "softmax", {}, [0], [], 1),
+        ("softmax", "log_softmax", {}, [1], [], 200),
+        ("normalise", "layer_norm", {"axes": (-1,), "epsilon": 0.01}, [], [0.01], 10),
+    ]
+    for kernel, op, attrs, options, numbers, scale in cases:
+        if op == "log_softmax" and np.isinf(x).any():
+            continue  # The scale of the error has no meaning.
+        expected = evaluate(op, attrs, x)
+        memory, posts = Memory(), []
+        if data.draw(st.booleans()):
+            posts, expected = [post(memory, "add", "channel", channel=beta)], expected + beta
+        y = run_step(
+            *(kernel, x, x.shape),
+            memory=memory,
+            options=options,
+            numbers=numbers,
+            posts=posts,
+            threads=data.draw(threads),
+            in_place=data.draw(st.booleans()),
+        )
+        close(y, expected, scale)
+
+
+@many
+@given(data=st.data())
+def test_resizing(isa, data):
+    sizes = [data.draw(st.integers(1, 40)) for _ in range(4)]
+    x = data.draw(values(*sizes[:2], data.draw(st.integers(1, 4))))
+    sizes = [-data.draw(st.integers(1, 3)) if data.draw(st.booleans()) else size for size in sizes[2:]]
+    for option, method in enumerate(("nearest", "linear")):
+        expected = evaluate("resize", {"sizes": tuple(sizes), "method": method}, x)
+        y = run_step("resize", x, expected.shape, options=[option], high=0.5, threads=data.draw(threads))
+        close(y, np.minimum(expected, 0.5), 5)

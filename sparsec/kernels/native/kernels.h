@@ -159,8 +159,8 @@ typedef struct {
  *   avg_pool   the mean of what of a window lies inside
  *   reduce     over the positions of each sample; options[0] is 0 for the mean, 1 for the sum, 2 for the greatest
  *   map        y = x, with zeros around it where window.pad says so, or every stride-th position, then the posts
- *   softmax    over the channels
- *   normalise  over the channels: (x - mean) / sqrt(variance + numbers[0])
+ *   softmax    over the channels; its logarithm where options[0] is 1; y may be where x is
+ *   normalise  over the channels: (x - mean) / sqrt(variance + numbers[0]); y may be where x is
  *   resize     options[0] is 0 for the nearest, 1 for bilinear interpolation
  *   load       from channels-last memory
  *   store      to channels-last memory
@@ -182,7 +182,10 @@ typedef struct {
     X(depthwise) \
     X(max_pool) \
     X(avg_pool) \
-    X(reduce)
+    X(reduce) \
+    X(softmax) \
+    X(normalise) \
+    X(resize)
 
 enum {
 #define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,
