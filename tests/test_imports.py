@@ -32,7 +32,7 @@ COMPILING = {
     "inspection",
     "verification",
 }
-STAGES = {"frontends", "passes", "lowering", "backends", "kernels", "runtime"}
+STAGES = {"frontends", "passes", "lowering", "backends", "kernels", "engine", "runtime"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": {*PORTABLE, "frontends", "passes"},
     "lowering": {"errors", "ir", "ops", "encodings", "program"},
     "kernels": {*CORE, "encodings"},
-    "runtime": {*PORTABLE, "kernels"},
+    "engine": {*CORE, "encodings", "kernels"},
+    "runtime": {*PORTABLE, "kernels", "engine"},
     "executors": {*CORE, "quiet", "frontends", "backends", "runtime"},
     "layers": {*PORTABLE, "lowering"},
     "record": {*PORTABLE, "lowering", "layers", "passes"},

@@ -19,6 +19,10 @@ IN_PLACE: Final = frozenset({"map", "softmax", "normalise"})
 """The kernels that may write over their input."""
 
 
+OVER_RESIDUAL: Final = frozenset({"product", "windows"})
+"""The kernels that may write over their residual: they read each element of it before they write that element."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a value lies.
@@ -143,7 +147,7 @@ class Memory:
         """The inputs in whose place a step may write."""
         if step.kernel in IN_PLACE and self.planes[step.x] == self.planes[step.y]:
             return [step.x]
-        return [step.residual] if step.residual and step.residual != step.x else []
+        return [step.residual] if step.kernel in OVER_RESIDUAL and step.residual else []
 
     # --- offsets ----------------------------------------------------------------------------------------------------
 
