@@ -99,12 +99,21 @@ def test_version_agrees_with_the_project(cli):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert version == sparsec.__version__
     native = library.status()
-    assert cli("--version") == (0, f"sparsec {version}\nnative kernels: {native.isa if native.built else 'not built'}\n", "")
+    found = f"{native.isa}, built by {native.compiler}" if native.built else "not built"
+    assert cli("--version") == (0, f"sparsec {version}\nnative kernels: {found}\n", "")
     status, out, err = cli("--version", "--json")
     assert (status, err) == (0, "")
     result = json.loads(out)
     VALIDATOR.validate(result)
-    assert result["result"]["native"] == {"built": native.built, "isa": native.isa, "isas": list(native.isas)}
+    assert result["result"]["native"] == {
+        "built": native.built,
+        "isa": native.isa,
+        "isas": list(native.isas),
+        "compiled": list(native.compiled),
+        "compiler": native.compiler,
+    }
+    assert set(native.isas) <= set(native.compiled)
+    assert bool(native.compiler) == native.built
 
 
 def test_no_command_shows_the_help(cli):

@@ -68,10 +68,12 @@ def show_version(as_json: bool) -> None:
 
     native = library.status()
     if as_json:
-        emit_json("version", {"native": {"built": native.built, "isa": native.isa, "isas": native.isas}})
+        fields = {name: getattr(native, name) for name in ("built", "isa", "isas", "compiled", "compiler")}
+        emit_json("version", {"native": fields})
         return
     out().print(f"sparsec {__version__}", highlight=False)
-    out().print(f"native kernels: {native.isa if native.built else 'not built'}", highlight=False)
+    found = f"{native.isa}, built by {native.compiler}" if native.built else "not built"
+    out().print(f"native kernels: {found}", highlight=False)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

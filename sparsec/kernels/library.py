@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -164,12 +164,16 @@ class Status:
         built: whether it is there.
         off: whether ``SPARSEC_ISA`` turns it off.
         isas: the names of the instruction sets that it has and this processor knows, the best first.
+        compiled: the names of the instruction sets that it has.
+        compiler: the name and version of the compiler that built it; ``""`` where there is no library.
     """
 
     library: Library | None
     built: bool
     off: bool = False
     isas: tuple[str, ...] = ()
+    compiled: tuple[str, ...] = ()
+    compiler: str = ""
 
     @property
     def isa(self) -> str:
@@ -194,15 +198,27 @@ def _status(wanted: str, folder: str) -> Status:
     found = _load(Path(folder) if folder else Path(__file__).parent / "native")
     if found is None:
         return Status(None, built=False, off=wanted == OFF)
-    bits = found.sparsec_isas()
-    isas = tuple(isa for isa in ISAS if isa.bit & bits)
-    present = tuple(isa.name for isa in isas)
-    if wanted == OFF:
-        return Status(None, built=True, off=True, isas=present)
-    chosen = next((isa for isa in isas if wanted in ("", isa.name)), None)
+    present = _isas(found.sparsec_isas())
+    found.sparsec_compiler.restype = ctypes.c_char_p
+    built = Status(
+        None,
+        built=True,
+        off=wanted == OFF,
+        isas=tuple(isa.name for isa in present),
+        compiled=tuple(isa.name for isa in _isas(found.sparsec_compiled())),
+        compiler=found.sparsec_compiler().decode(),
+    )
+    if built.off:
+        return built
+    chosen = next((isa for isa in present if wanted in ("", isa.name)), None)
     if chosen is None:
-        raise InputError(f"{VARIABLE} is {wanted!r}, which this machine does not run; it runs {', '.join(present)}")
-    return Status(_bind(found, chosen), built=True, isas=present)
+        raise InputError(f"{VARIABLE} is {wanted!r}, which this machine does not run; it runs {', '.join(built.isas)}")
+    return replace(built, library=_bind(found, chosen))
+
+
+def _isas(bits: int) -> list[Isa]:
+    """The instruction sets of which the library gives the sum of the bits, the best first."""
+    return [isa for isa in ISAS if isa.bit & bits]
 
 
 def _load(folder: Path) -> Any:
