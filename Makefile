@@ -13,7 +13,7 @@ NATIVE := sparsec/kernels/native
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(READY): pyproject.toml $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/CMakeLists.txt
+$(READY): pyproject.toml build_backend/sparsec_build.py $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) $(NATIVE)/CMakeLists.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
