@@ -8,7 +8,7 @@ WORKERS ?= 2
 NATIVE := sparsec/kernels/native
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow sanitize native bench lint clean
+.PHONY: help demo test test-slow sanitize neon native bench lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,11 @@ test-slow: $(READY)  ## the long proofs
 
 sanitize: $(READY)  ## the native kernels under the address and undefined-behaviour sanitizers
 	$(BIN)/python -m pytest -m slow tests/test_native.py -k sanitizers
+
+neon: $(READY)  ## the native kernels for aarch64 on an emulated processor, with the emulator of Debian's package qemu-user
+	command -v qemu-aarch64 || command -v qemu-aarch64-static || { echo "install the Debian package qemu-user"; exit 1; }
+	command -v aarch64-linux-gnu-gcc || $(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
+	$(BIN)/python -m pytest -k neon
 
 native:  ## build the native library among the sources, for a checkout that is not installed
 	cmake -S $(NATIVE) -B $(NATIVE)
