@@ -270,11 +270,16 @@ class _Driver:
 def _library():
     driver = _Driver()
     return Library(
-        NEON,
-        0,
-        driver.run,
-        driver.scratch,
-        lambda threads: threads if threads > 1 else None,
-        lambda pool: None,
-        lambda pool: pool or 1,
+        isa=NEON,
+        kernels=0,
+        run=driver.run,
+        scratch=driver.scratch,
+        new_pool=lambda threads: threads if threads > 1 else None,
+        free_pool=lambda pool: None,
+        pool_threads=lambda pool: pool or 1,
+        profile=_refuse,
     )
+
+
+def _refuse(*_):
+    raise AssertionError("how long an emulated step takes says nothing")

@@ -18,12 +18,6 @@ many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChe
 threads = st.sampled_from([1, 3])
 
 
-@pytest.fixture(params=library.status().isas)
-def isa(request, monkeypatch):
-    monkeypatch.setenv("SPARSEC_ISA", request.param)
-    return request.param
-
-
 def evaluate(op, attrs, *inputs):
     """What an operator gives in float64."""
     with np.errstate(divide="ignore", invalid="ignore"):
