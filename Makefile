@@ -32,8 +32,8 @@ test: lint  ## lint, then every test that is quick
 test-slow: $(READY)  ## the long proofs
 	$(BIN)/python -m pytest -m slow --numprocesses $(WORKERS)
 
-sanitize: $(READY)  ## the native kernels under the address and undefined-behaviour sanitizers
-	$(BIN)/python -m pytest -m slow tests/test_native.py -k sanitizers
+sanitize: $(READY)  ## native kernels and models under the address and undefined-behaviour sanitizers
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_sanitizers.py
 
 neon: $(READY)  ## the native kernels for aarch64 on an emulated processor, with the emulator of Debian's package qemu-user
 	command -v qemu-aarch64 || command -v qemu-aarch64-static || { echo "install the Debian package qemu-user"; exit 1; }

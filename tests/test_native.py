@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
-import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sparsec.kernels.native_kernels import Tiles
 
 from sparsec.encodings import encode
 from sparsec.encodings.codec import Csr
 from sparsec.errors import InputError
 from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
 from sparsec.kernels import IN_PLACE, KERNELS, NATIVE, TENSOR, Epilogue, Stage, Task, WeightStore, choose, library
-from sparsec.kernels.native_kernels import Tiles
 from sparsec.kernels.sparse import ROWS
 from sparsec.kernels.streams import SLICES, STREAM, SliceStream, Stream
 from sparsec.lowering import lower
@@ -371,35 +367,3 @@ def test_python_mirrors_the_header():
             declared += [(item.strip(" *\n"), type_) for item in names.split(",")]
         assert declared == list(structures.pop(name)._fields_)
     assert not structures
-
-
-@pytest.mark.slow
-@needs_library
-def test_kernels_under_sanitizers(tmp_path):
-    """This file again, with a library and a Python that check every access to memory and every overflow."""
-    compiler = os.environ.get("CC") or shutil.which("cc")
-    runtime = [_runtime(compiler, name) for name in ("libasan.so", "libubsan.so")]
-    if not all(runtime):
-        pytest.skip("the compiler has no sanitizers")
-    define = ["-DSPARSEC_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=Release"]
-    subprocess.run(["cmake", "-S", SOURCES, "-B", tmp_path, *define], check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", tmp_path], check=True, capture_output=True)
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": " ".join(runtime),
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0",
-        "PYTHONPATH": str(ROOT),
-        "SPARSEC_NATIVE": str(tmp_path),
-    }
-    chosen = "dense or convolution or depthwise or finite or layout or threads"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", chosen]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    assert " passed" in done.stdout
-
-
-def _runtime(compiler, name):
-    if compiler is None:
-        return ""
-    found = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False).stdout.strip()
-    return found if Path(found).is_absolute() else ""

@@ -1,0 +1,67 @@
+"""The tests of the native kernels again, with a library that checks every access to memory and every overflow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "sparsec" / "kernels" / "native"
+TESTS = ROOT / "tests"
+COMPILER = os.environ.get("CC") or "cc"
+
+KERNELS = sorted(path.name for path in TESTS.glob("test_native*.py"))
+MODELS = ["test_kernels.py", "test_recurrent.py", "test_runtime.py"]
+"""Tests that run whole models, which plan where values lie in memory."""
+
+
+def _runtime(name):
+    """The path of a library that belongs to the compiler; ``""`` where it has none."""
+    if not shutil.which(COMPILER):
+        return ""
+    command = [COMPILER, f"-print-file-name={name}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return found if Path(found).is_absolute() else ""
+
+
+RUNTIME = [_runtime("libasan.so"), _runtime("libubsan.so")]
+
+
+def run_under_sanitizers(folder, optimisation, files):
+    """Build the library with sanitizers and this optimisation, and run the quick tests of some files with it."""
+    if not shutil.which("cmake"):
+        pytest.skip("there is no cmake")
+    if not all(RUNTIME):
+        pytest.skip(f"the C compiler {COMPILER} has no libraries for sanitizers")
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    define = ["-DSPARSEC_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=Debug", f"-DCMAKE_C_FLAGS_DEBUG={optimisation}"]
+    subprocess.run(["cmake", "-S", SOURCES, "-B", folder, *generator, *define], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", folder, "--parallel", "2"], check=True, capture_output=True)
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(RUNTIME),
+        # Python does not free everything.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0",
+        "PYTHONPATH": str(ROOT),
+        "SPARSEC_NATIVE": str(folder),
+    }
+    # What is emulated runs in another process. Sanitizers report to the file descriptor that pytest would capture.
+    options = ["-q", "-x", "-p", "no:cacheprovider", "--capture=sys", "-k", "not neon"]
+    command = [sys.executable, "-m", "pytest", *options, *(TESTS / name for name in files)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[:5000]
+    assert " passed" in done.stdout
+
+
+def test_kernels_are_clean(tmp_path):
+    run_under_sanitizers(tmp_path, "-O0", KERNELS)
+
+
+@pytest.mark.slow
+def test_kernels_and_models_are_clean_when_optimised(tmp_path):
+    run_under_sanitizers(tmp_path, "-O1", [*KERNELS, *MODELS])
