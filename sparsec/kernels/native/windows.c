@@ -60,6 +60,7 @@ int64_t SIZE(windows)(const sparsec_step *s) { return plan_windows(s, NULL).byte
 
 /* The place in a panel of the input row that is `row` rows below the first that the tile reads: rows of one phase lie together. */
 static int panel_row(const windows_plan *p, const sparsec_window *w, int row) {
+    if (w->stride_height == 1) return row;
     int place = row / w->stride_height;
     for (int phase = 0; phase < row % w->stride_height; phase++) {
         place += (p->panel_rows - phase + w->stride_height - 1) / w->stride_height;
@@ -69,11 +70,13 @@ static int panel_row(const windows_plan *p, const sparsec_window *w, int row) {
 
 static void find_offsets(const windows_plan *p, const sparsec_step *s, int channels) {
     const sparsec_window *w = &s->window;
-    for (int tap = 0; tap < w->height * w->width; tap++) {
-        const int row = panel_row(p, w, tap / w->width * w->dilation_height), shift = tap % w->width;
-        const ptrdiff_t place = ((ptrdiff_t)shift * p->panel_rows + row) * p->tile_width;
-        for (int channel = 0; channel < channels; channel++) {
-            p->offsets[channel * w->height * w->width + tap] = (int32_t)((channel * p->channel_pitch + place) * sizeof(float));
+    int32_t *offset = p->offsets;
+    for (int channel = 0; channel < channels; channel++) {
+        for (int i = 0; i < w->height; i++) {
+            const ptrdiff_t place = channel * p->channel_pitch + (ptrdiff_t)panel_row(p, w, i * w->dilation_height) * p->tile_width;
+            for (int j = 0; j < w->width; j++) {
+                *offset++ = (int32_t)((place + (ptrdiff_t)j * p->panel_rows * p->tile_width) * (ptrdiff_t)sizeof(float));
+            }
         }
     }
 }
@@ -112,11 +115,13 @@ static void make_panel(
 
 /* Where the lines of a tile go in a row of y. */
 static void find_places(const windows_plan *p, const sparsec_step *s, int row, int column) {
-    for (int j = 0; j < p->lines; j++) {
-        const int down = j * LANES / p->tile_width, right = column + j * LANES % p->tile_width;
+    line_place *to = p->places;
+    for (int j = 0, down = 0; j < p->lines; down++) {
         const int inside = down < p->tile_rows && row + down < s->y.height;
-        p->places[j].place = inside ? (row + down) * s->y.width + right : 0;
-        p->places[j].which = lanes_of(0, inside ? s->y.width - right : 0);
+        for (int right = column; right < column + p->tile_width && j < p->lines; right += LANES, j++, to++) {
+            to->place = inside ? (row + down) * s->y.width + right : 0;
+            to->which = lanes_of(0, inside ? s->y.width - right : 0);
+        }
     }
 }
 
