@@ -8,7 +8,7 @@ WORKERS ?= 2
 NATIVE := sparsec/kernels/native
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow sanitize neon native bench lint clean
+.PHONY: help demo test test-slow sanitize neon native peers bench lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ neon: $(READY)  ## the native kernels for aarch64 on an emulated processor, with
 native:  ## build the native library among the sources, for a checkout that is not installed
 	cmake -S $(NATIVE) -B $(NATIVE)
 	cmake --build $(NATIVE)
+
+peers: $(READY)  ## environments for engines that `make bench` compares with, and that need one of their own
+	$(BIN)/python benchmarks/peers/environments.py
 
 bench: $(READY)  ## the benchmarks; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py

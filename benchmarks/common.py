@@ -6,8 +6,9 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -15,6 +16,8 @@ import psutil
 from sparsec.bench import Machine
 from sparsec.bench.machine import describe_machine, package_versions
 from sparsec.text import Column, Row, render_markdown
+
+Key = TypeVar("Key")
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("sparsec", "numpy", "scipy")
@@ -24,14 +27,26 @@ TARGET_SECONDS = 1e-3
 
 def milliseconds(calls: Mapping[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
     """The median time of each call, in milliseconds; all take turns, so that all see the same state of the machine."""
-    repeats = {}
-    for name, call in calls.items():
+    for call in calls.values():
         call()
-        repeats[name] = max(1, round(TARGET_SECONDS / max(_seconds(call, 3), 1e-7)))
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    return in_turn({name: partial(_seconds, call) for name, call in calls.items()}, rounds, TARGET_SECONDS)
+
+
+def in_turn(timers: Mapping[Key, Callable[[int], float]], rounds: int, target: float, pause: float = 0.0) -> dict[Key, float]:
+    """The median time of a call of each, in milliseconds; all take turns.
+
+    Args:
+        timers: each calls something so often, and returns the seconds of one call.
+        rounds: the samples of each.
+        target: the seconds of a sample, which repeats calls that are shorter.
+        pause: the seconds between samples.
+    """
+    repeats = {name: max(1, round(target / max(timer(3), 1e-7))) for name, timer in timers.items()}
+    samples: dict[Key, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
-        for name, call in calls.items():
-            samples[name].append(_seconds(call, repeats[name]) * 1e3)
+        for name, timer in timers.items():
+            time.sleep(pause)
+            samples[name].append(timer(repeats[name]) * 1e3)
     return {name: float(np.median(found)) for name, found in samples.items()}
 
 
@@ -55,6 +70,7 @@ def save(
     rows: Sequence[Row],
     facts: Any,
     packages: Sequence[str] = PACKAGES,
+    others: Mapping[str, str] | None = None,
 ) -> None:
     """Write ``results/<name>.json`` and ``results/<name>.md``.
 
@@ -66,8 +82,9 @@ def save(
         rows: of the table.
         facts: the figures, as JSON values.
         packages: whose versions stand beside the figures.
+        others: the versions of what is not installed here.
     """
-    here, versions = machine(), package_versions(packages)
+    here, versions = machine(), {**package_versions(packages), **(others or {})}
     result = {"benchmark": name, "machine": asdict(here), "versions": versions, "result": facts}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,158 @@
+"""The results: kept from run to run, as JSON, tables and plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, machine, save
+
+from peers.crossover import Curve, curves
+from peers.engines import ENGINES, REFERENCE
+from peers.measure import Fact
+from peers.plots import plot_curves
+from peers.workloads import BLOCKS, LAYERS, NETWORKS, WORKLOADS, Workload
+from sparsec.text import Column, Row, render_markdown
+
+NAME = "native"
+PACKAGES = ("sparsec", "numpy", "scipy", "onnxruntime", "tensorflow", "keras")
+LEAST_POINTS = 4
+"""Sparsities that make a curve."""
+
+TEXT = """\
+Median milliseconds of a call in ONNX Runtime with the dense original in float32; and how many times faster others are, in
+the same run, in which all take turns. sparsec and DeepSparse run the pruned model, as does scipy, which has matrix products
+alone; the others run the dense original, since zeros gain them nothing. Zeros are the smallest values of every Conv2D and
+Dense kernel, the same share in each, but of a network's first convolution and of depthwise kernels none; in *4x1 blocks* four
+neighbouring output channels are zero together. Networks are whole calls from Python, channels last in and out.
+
+Single layers get their input in each engine's own layout. For sparsec, which takes channels last at the edges of a model, the
+time of converting input and output is taken off, and stands beside as *Edges*: it is what a model costs that only clamps
+the same input. ONNX Runtime int8 is static quantisation with one scale for each output channel, at the faster of its two types
+of activations. Outputs of engines that compute in float32 were compared with those of ONNX Runtime before."""
+
+
+class Results:
+    """Facts by what they are about.
+
+    Args:
+        folder: where the files are.
+    """
+
+    def __init__(self, folder: Path = RESULTS) -> None:
+        self._path = folder / f"{NAME}.json"
+        self._facts: dict[Any, Fact] = {}
+        self._versions: dict[str, str] = {}
+        if self._path.exists():
+            self._read(json.loads(self._path.read_text(encoding="utf-8")))
+
+    def add(self, facts: Iterable[Fact], versions: Mapping[str, str]) -> None:
+        """Add facts, in place of older ones about the same.
+
+        Args:
+            facts: what was measured.
+            versions: of engines in environments of their own.
+        """
+        self._facts |= {fact.key: fact for fact in facts}
+        self._versions |= versions
+
+    def write(self) -> None:
+        """Write JSON, tables and plots."""
+        facts = sorted(self._facts.values(), key=_order)
+        columns, rows = _table(facts)
+        sweeps = curves(facts, LEAST_POINTS)
+        parts = [TEXT, _reasons(facts)]
+        if sweeps:
+            shown = [f"![{title}]({path.name})" for title, path in self._plots(sweeps)]
+            parts += ["## Crossover", _crossovers(sweeps), *shown, "## All figures"]
+        text = "\n\n".join(part for part in parts if part)
+        found = {"facts": [fact.to_json() for fact in facts], "engines": self._versions}
+        save(NAME, "The native engine and its peers", text, columns, rows, found, PACKAGES, self._versions)
+
+    def _read(self, found: Mapping[str, Any]) -> None:
+        if found["machine"] != json.loads(json.dumps(asdict(machine()))) or "facts" not in found["result"]:
+            print(f"{self._path} is from another machine or benchmark, and begun anew")
+            return
+        self._versions = dict(found["result"]["engines"])
+        facts = [Fact(**fact) for fact in found["result"]["facts"]]
+        self._facts = {fact.key: fact for fact in facts if fact.workload in WORKLOADS}
+
+    def _plots(self, sweeps: Sequence[Curve]) -> list[tuple[str, Path]]:
+        groups: dict[str, tuple[str, Sequence[Workload]]] = {
+            "layers": ("Layers", LAYERS),
+            "blocks": ("Layers with blocks", BLOCKS),
+            "networks": ("Networks", NETWORKS),
+        }
+        found = []
+        for name, (title, workloads) in groups.items():
+            names = {workload.name for workload in workloads}
+            own = [curve for curve in sweeps if curve.first.workload in names]
+            if own:
+                path = self._path.with_name(f"{NAME}-{name}.svg")
+                plot_curves(own, path)
+                found.append((title, path))
+        return found
+
+
+def _order(fact: Fact) -> tuple[Any, ...]:
+    return list(WORKLOADS).index(fact.workload), *fact.key[1:]
+
+
+def _table(facts: Sequence[Fact]) -> tuple[list[Column], list[Row]]:
+    others = [engine for engine in ENGINES.values() if engine.name != REFERENCE]
+    heads = ("Batch", "Threads", "Zeros", ENGINES[REFERENCE].title, *(engine.title for engine in others), "Edges")
+    columns = [Column("What"), *(Column(head, numeric=True) for head in heads)]
+    rows = []
+    for fact in facts:
+        what = (WORKLOADS[fact.workload].title, str(fact.batch), str(fact.threads), f"{fact.sparsity:.0%}")
+        speedups = [_number(fact.speedup(engine.name)) for engine in others]
+        edges = "" if fact.conversion is None else f"{fact.conversion:.3f}"
+        rows.append((*what, f"{fact.milliseconds[REFERENCE]:.3g}", *speedups, edges))
+    return columns, rows
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _crossovers(sweeps: Sequence[Curve]) -> str:
+    """From which sparsity on each sparse engine is never slower, as a table."""
+    sparse = [engine for engine in ENGINES.values() if engine.sparse]
+    columns = [Column("What"), Column("Batch", numeric=True), Column("Threads", numeric=True)]
+    columns += [Column(engine.title, numeric=True) for engine in sparse]
+    rows = []
+    for curve in sweeps:
+        first = curve.first
+        cells = [_crossover(curve, engine.name) for engine in sparse]
+        rows.append((WORKLOADS[first.workload].title, str(first.batch), str(first.threads), *cells))
+    text = (
+        "The smallest share of zeros from which on an engine is never slower than ONNX Runtime with the dense original,\n"
+        "interpolated between those that were measured."
+    )
+    return f"{text}\n\n{render_markdown(columns, rows)}".rstrip()
+
+
+def _crossover(curve: Curve, engine: str) -> str:
+    if not curve.points(engine):
+        return ""
+    found = curve.crossover(engine)
+    if found is None:
+        return "never"
+    return f"{found:.0%}"
+
+
+def _reasons(facts: Sequence[Fact]) -> str:
+    """Why engines were not measured."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for fact in facts:
+        for engine, reason in fact.missing.items():
+            if engine in ENGINES:
+                found.setdefault((engine, reason), []).append(WORKLOADS[fact.workload].title)
+    lines = [
+        f"* {ENGINES[engine].title} was not measured for {', '.join(dict.fromkeys(titles))}: {reason}."
+        for (engine, reason), titles in found.items()
+    ]
+    return "\n".join(lines)
