@@ -57,7 +57,7 @@ class Workload:
         return model
 
     def prune(self, model: Any, sparsity: float) -> None:
-        """Zero a share of every Conv2D and Dense kernel, the smallest values or blocks, but spare a network's first convolution."""
+        """Zero a share of every Conv2D and Dense kernel, the smallest first, but spare a network's first convolution."""
         spared = None if self.layer else next((layer for layer in model.layers if _kind(layer) == "Conv2D"), None)
         for layer in model.layers:
             if _kind(layer) in ("Conv2D", "Dense") and layer is not spared:
