@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 from peers.artefacts import FOLDER
 from peers.engines import ENGINES, REFERENCE, SPARSEC
-from peers.measure import Case, Fact, measure
+from peers.facts import Fact
+from peers.measure import Case, measure
 from peers.remote import Workers
 from peers.results import Results
 from peers.workloads import GROUPS, WORKLOADS, Workload
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shutil.rmtree(FOLDER, ignore_errors=True)
     engines = [engine for name, engine in ENGINES.items() if name in {REFERENCE, SPARSEC, *options.peers}]
     for case in () if options.tables else _cases(options):
-        with Workers() as workers, threadpool_limits(case.threads, user_api="blas"):
+        with Workers() as workers, threadpool_limits(1, user_api="blas"):
             facts = measure(case, engines, options.rounds, workers)
             results.add(facts, workers.versions)
         for fact in facts:
@@ -63,8 +64,7 @@ def _cases(options: argparse.Namespace) -> Iterator[Case]:
     sparsities = SWEEP if options.sparsities == ["sweep"] else tuple(map(float, options.sparsities))
     for workload in _workloads(options.workloads):
         for batch in options.batches or workload.batches:
-            for threads in options.threads:
-                yield Case(workload, sparsities, batch, threads)
+            yield Case(workload, batch, sparsities, tuple(options.threads))
 
 
 def _workloads(names: Sequence[str]) -> list[Workload]:

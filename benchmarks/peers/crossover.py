@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from peers.measure import Fact
+from peers.facts import Fact
 
 
 @dataclass(frozen=True)

@@ -108,14 +108,14 @@ class Engine:
         title: in tables.
         open: opens a model; raises :class:`UnavailableError` where it cannot.
         sparse: whether it runs the pruned model; the others run the dense original, whose time does not depend on zeros.
-        exact: whether it computes in float32, and can be checked.
+        checked: whether its outputs can be checked: it computes in float32, and all of the model.
     """
 
     name: str
     title: str
     open: Callable[[Setting], Opened]
     sparse: bool = False
-    exact: bool = True
+    checked: bool = True
 
 
 @contextmanager
@@ -235,11 +235,11 @@ ENGINES: Final = {
     engine.name: engine
     for engine in (
         Engine(REFERENCE, "ONNX Runtime", _onnxruntime),
-        Engine("onnxruntime-int8", "ONNX Runtime int8", _onnxruntime_int8, exact=False),
+        Engine("onnxruntime-int8", "ONNX Runtime int8", _onnxruntime_int8, checked=False),
         Engine(SPARSEC, "sparsec", _sparsec(""), sparse=True),
         Engine("sparsec-avx2", "sparsec AVX2", _sparsec("avx2"), sparse=True),
         Engine("openvino", "OpenVINO", _remote("openvino", lambda setting: setting.artefacts.dense_onnx(setting.batch))),
-        Engine("openvino-int8", "OpenVINO int8", _remote("openvino", _int8_file), exact=False),
+        Engine("openvino-int8", "OpenVINO int8", _remote("openvino", _int8_file), checked=False),
         Engine("litert", "LiteRT", _litert),
         Engine(
             "deepsparse",
@@ -247,7 +247,7 @@ ENGINES: Final = {
             _remote("deepsparse", lambda setting: setting.artefacts.pruned_onnx(setting.sparsity, setting.batch)),
             sparse=True,
         ),
-        Engine("scipy", "scipy CSR", _scipy, sparse=True, exact=False),
+        Engine("scipy", "scipy CSR", _scipy, sparse=True, checked=False),
     )
 }
 """By name, in the order of tables."""

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from common import in_turn
 
 from peers.artefacts import Artefacts
-from peers.engines import ENGINES, REFERENCE, SPARSEC, Engine, Opened, Setting, UnavailableError, open_edges, open_onnx
+from peers.engines import (
+    ENGINES,
+    SPARSEC,
+    Engine,
+    Local,
+    Opened,
+    Setting,
+    UnavailableError,
+    open_edges,
+    open_onnx,
+)
+from peers.facts import Fact
 from peers.remote import RemoteError, Workers
 from peers.workloads import Workload
+from sparsec.ir import Array
 
 TOLERANCE: Final = 1e-3
 """By how much of the range of the outputs an engine may be off."""
 
 SAMPLE_SECONDS: Final = 2e-3
 SETTLE_SECONDS: Final = 5e-3
-"""The pause between samples where engines have threads of their own, which may spin for a while after a call."""
+"""The pause between samples where engines have threads of their own, which may be busy for a while after a call."""
 
-EDGES, NOTHING = "edges", "nothing"
-"""Calls that go along: with the inputs of a single layer and next to no work, and with next to no inputs."""
+EDGES, NOTHING, CEILING = "edges", "nothing", "ceiling"
+"""Calls that go along with single layers: next to no work with their inputs, next to no inputs, and a product of BLAS."""
+
+CEILING_SIZE: Final = 768
+"""Rows and columns of the matrices that BLAS multiplies."""
 
 
 @dataclass(frozen=True)
@@ -31,70 +47,57 @@ class Case:
 
     Attributes:
         workload: which.
-        sparsities: of the pruned models, which take turns too.
         batch: the number of samples.
-        threads: how many each engine may use.
+        sparsities: of the pruned models, which take turns too.
+        threads: how many each engine may use; one model of each takes part for every number.
     """
 
     workload: Workload
+    batch: int
     sparsities: tuple[float, ...]
-    batch: int
-    threads: int
-
-
-@dataclass(frozen=True)
-class Fact:
-    """What was measured of one workload at one sparsity.
-
-    Attributes:
-        workload: its name.
-        sparsity: the share of zeros.
-        batch: the number of samples.
-        threads: how many each engine might use.
-        milliseconds: the median time of a call, by engine.
-        missing: why others were not measured, by engine.
-        conversion: of single layers, the milliseconds of sparsec's call that go into converting inputs and outputs from and to
-            channels last; other engines get such layers in their own layout.
-        error: of sparsec, over the range of the outputs.
-    """
-
-    workload: str
-    sparsity: float
-    batch: int
-    threads: int
-    milliseconds: Mapping[str, float]
-    missing: Mapping[str, str] = field(default_factory=dict)
-    conversion: float | None = None
-    error: float = 0.0
-
-    @property
-    def key(self) -> tuple[str, int, int, float]:
-        """What a newer fact of the same replaces."""
-        return self.workload, self.batch, self.threads, self.sparsity
-
-    def net(self, engine: str) -> float | None:
-        """The milliseconds of an engine, less the conversion of a single layer."""
-        found = self.milliseconds.get(engine)
-        if found is None or self.conversion is None or not engine.startswith(SPARSEC):
-            return found
-        return found - self.conversion
-
-    def speedup(self, engine: str) -> float | None:
-        """How many times faster an engine is than the dense original in the reference."""
-        found = self.net(engine)
-        return None if found is None else self.milliseconds[REFERENCE] / found
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
+    threads: tuple[int, ...]
 
 
 class WrongOutputError(Exception):
-    """An engine computes something else."""
+    """An engine computes something else; the message says by how much it is off."""
 
 
-Key = tuple[str, float | None]
-"""The name of a call, and its sparsity where that matters."""
+class Key(NamedTuple):
+    """What a call runs: the name of an engine, the sparsity where that matters, and the threads."""
+
+    name: str
+    sparsity: float | None
+    threads: int
+
+
+@dataclass
+class _Run:
+    """What takes turns.
+
+    Attributes:
+        calls: what is timed.
+        errors: of sparsec and others that compute in float32, over the range of the outputs.
+        missing: why others are not timed.
+    """
+
+    calls: dict[Key, Opened] = field(default_factory=dict)
+    errors: dict[Key, float] = field(default_factory=dict)
+    missing: dict[Key, str] = field(default_factory=dict)
+
+    def enter(self, key: Key, engine: Engine, setting: Setting, expected: Array) -> None:
+        """Open a model and check what it computes."""
+        try:
+            opened = engine.open(setting)
+            if engine.checked:
+                self.errors[key] = _error(opened.output(), expected)
+        except (UnavailableError, RemoteError) as error:
+            self.missing[key] = str(error)
+        except WrongOutputError as error:
+            if engine.name.startswith(SPARSEC):
+                raise
+            self.missing[key] = str(error)
+        else:
+            self.calls[key] = opened
 
 
 def measure(case: Case, engines: Sequence[Engine], rounds: int, workers: Workers) -> list[Fact]:
@@ -102,79 +105,71 @@ def measure(case: Case, engines: Sequence[Engine], rounds: int, workers: Workers
 
     Args:
         case: what.
-        engines: which; the reference is always one of them.
+        engines: which; the reference is one of them.
         rounds: the samples of each.
         workers: engines in environments of their own.
 
     Returns:
-        a fact for each sparsity.
+        a fact for each sparsity and number of threads.
 
     Raises:
         WrongOutputError: sparsec is off by more than :data:`TOLERANCE`.
     """
-    artefacts = Artefacts(case.workload)
-    settings = {sparsity: Setting(artefacts, sparsity, case.batch, case.threads, workers) for sparsity in case.sparsities}
-    calls: dict[Key, Opened] = {}
-    missing: dict[Key, str] = {}
-    for key, engine in _keys(engines, case.sparsities):
-        # The dense original is the same whatever the sparsity.
-        setting = settings[case.sparsities[0] if key[1] is None else key[1]]
-        try:
-            calls[key] = engine.open(setting)
-        except (UnavailableError, RemoteError) as error:
-            missing[key] = str(error)
-    errors = _check(calls, missing, settings)
+    files = Artefacts(case.workload)
+    expected = _expected(files, case)
+    run = _Run()
+    for threads, engine in product(case.threads, engines):
+        for sparsity in case.sparsities if engine.sparse else (None,):
+            # The dense original is the same whatever the sparsity.
+            setting = Setting(files, case.sparsities[0] if sparsity is None else sparsity, case.batch, threads, workers)
+            run.enter(Key(engine.name, sparsity, threads), engine, setting, expected[sparsity])
     if case.workload.layer:
-        setting = settings[case.sparsities[0]]
-        calls[EDGES, None] = open_edges(setting, case.workload.shape)
-        calls[NOTHING, None] = open_edges(setting, (1,))
-    pause = 0.0 if case.threads == 1 else SETTLE_SECONDS
-    times = in_turn({key: opened.seconds for key, opened in calls.items()}, rounds, SAMPLE_SECONDS, pause)
-    return [_fact(case, sparsity, times, missing, errors) for sparsity in case.sparsities]
+        run.calls |= _companions(files, case, workers)
+    pause = 0.0 if max(case.threads) == 1 else SETTLE_SECONDS
+    times = in_turn({key: opened.seconds for key, opened in run.calls.items()}, rounds, SAMPLE_SECONDS, pause)
+    return [_fact(case, sparsity, threads, times, run) for threads, sparsity in product(case.threads, case.sparsities)]
 
 
-def _keys(engines: Sequence[Engine], sparsities: Sequence[float]) -> Iterator[tuple[Key, Engine]]:
-    for engine in engines:
-        for sparsity in sparsities if engine.sparse else (None,):
-            yield (engine.name, sparsity), engine
+def _expected(files: Artefacts, case: Case) -> dict[float | None, Array]:
+    """What the pruned models compute, and the dense original, in the reference."""
+    paths = {None: files.dense_onnx(case.batch)} | {s: files.pruned_onnx(s, case.batch) for s in case.sparsities}
+    return {sparsity: open_onnx(path, files.fed(case.batch), 1).output() for sparsity, path in paths.items()}
 
 
-def _check(calls: dict[Key, Opened], missing: dict[Key, str], settings: Mapping[float, Setting]) -> dict[Key, float]:
-    """The errors of sparsec; other engines that compute something else are not measured."""
-    dense = calls[REFERENCE, None].output()
-    errors = {}
-    for sparsity, setting in settings.items():
-        files = setting.artefacts
-        pruned = open_onnx(files.pruned_onnx(sparsity, setting.batch), files.fed(setting.batch), setting.threads).output()
-        for key in [key for key in calls if ENGINES[key[0]].exact and key[1] in (sparsity, None)]:
-            expected = dense if key[1] is None else pruned
-            error = float(np.abs(calls[key].output() - expected).max() / np.ptp(expected))
-            if error <= TOLERANCE:
-                errors[key] = error
-            elif key[0].startswith(SPARSEC):
-                raise WrongOutputError(
-                    f"{key[0]} is off by {error:.2g} of the range for {files.workload.name} at {sparsity:.0%}"
-                )
-            else:
-                missing[key] = f"it is off by {error:.2g} of the range"
-                del calls[key]
-    return errors
+def _error(found: Array, expected: Array) -> float:
+    error = float(np.abs(found - expected).max() / np.ptp(expected))
+    # It may not be a number either.
+    if not error <= TOLERANCE:
+        raise WrongOutputError(f"it is off by {error:.2g} of the range of the outputs")
+    return error
 
 
-def _fact(
-    case: Case, sparsity: float, times: Mapping[Key, float], missing: Mapping[Key, str], errors: Mapping[Key, float]
-) -> Fact:
+def _companions(files: Artefacts, case: Case, workers: Workers) -> dict[Key, Opened]:
+    found: dict[Key, Opened] = {}
+    for threads in case.threads:
+        setting = Setting(files, 0.0, case.batch, threads, workers)
+        found[Key(EDGES, None, threads)] = open_edges(setting, case.workload.shape)
+        found[Key(NOTHING, None, threads)] = open_edges(setting, (1,))
+    if 1 in case.threads:
+        a, b = np.random.default_rng(0).standard_normal((2, CEILING_SIZE, CEILING_SIZE), np.float32)
+        found[Key(CEILING, None, 1)] = Local(lambda: a @ b)
+    return found
+
+
+def _fact(case: Case, sparsity: float, threads: int, times: Mapping[Key, float], run: _Run) -> Fact:
     def of(found: Mapping[Key, Any]) -> dict[str, Any]:
-        return {key[0]: value for key, value in found.items() if key[1] in (sparsity, None) and key[0] in ENGINES}
+        keys = (Key(name, share, threads) for name in ENGINES for share in (None, sparsity))
+        return {key.name: found[key] for key in keys if key in found}
 
-    edges, nothing = times.get((EDGES, None)), times.get((NOTHING, None))
+    edges, nothing, ceiling = (times.get(Key(name, None, threads)) for name in (EDGES, NOTHING, CEILING))
     return Fact(
-        case.workload.name,
-        sparsity,
-        case.batch,
-        case.threads,
-        of(times),
-        of(missing),
-        None if edges is None or nothing is None else max(edges - nothing, 0.0),
-        max((error for key, error in errors.items() if key[0].startswith(SPARSEC) and key[1] == sparsity), default=0.0),
+        workload=case.workload.name,
+        batch=case.batch,
+        threads=threads,
+        sparsity=sparsity,
+        milliseconds=of(times),
+        missing=of(run.missing),
+        error=max((error for name, error in of(run.errors).items() if name.startswith(SPARSEC)), default=0.0),
+        conversion=None if edges is None or nothing is None else max(edges - nothing, 0.0),
+        ceiling=None if ceiling is None else CEILING_SIZE**3 / ceiling,
     )

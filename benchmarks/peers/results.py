@@ -12,7 +12,7 @@ from common import RESULTS, machine, save
 
 from peers.crossover import Curve, curves
 from peers.engines import ENGINES, REFERENCE
-from peers.measure import Fact
+from peers.facts import Fact
 from peers.plots import plot_curves
 from peers.workloads import BLOCKS, LAYERS, NETWORKS, WORKLOADS, Workload
 from sparsec.text import Column, Row, render_markdown
@@ -33,6 +33,18 @@ Single layers get their input in each engine's own layout. For sparsec, which ta
 time of converting input and output is taken off, and stands beside as *Edges*: it is what a model costs that only clamps
 the same input. ONNX Runtime int8 is static quantisation with one scale for each output channel, at the faster of its two types
 of activations. Outputs of engines that compute in float32 were compared with those of ONNX Runtime before."""
+
+
+THREADS = "How many times faster a call is than with one thread, in one run for each row."
+
+CEILING = """\
+The multiply-adds of single layers that are not by zero, as a share of those that BLAS does in the same time in a product of
+large dense matrices with one thread, whose speed stands in front. Engines that run the dense original multiply by zeros too,
+and those count. Sparse products load a value for every few multiply-adds, so that not all of it can be reached."""
+
+CROSSOVER = """\
+The smallest share of zeros from which on an engine is never slower than ONNX Runtime with the dense original, interpolated
+between those that were measured."""
 
 
 class Results:
@@ -62,15 +74,14 @@ class Results:
     def write(self) -> None:
         """Write JSON, tables and plots."""
         facts = sorted(self._facts.values(), key=_order)
-        columns, rows = _table(facts)
         sweeps = curves(facts, LEAST_POINTS)
-        parts = [TEXT, _reasons(facts)]
-        if sweeps:
-            shown = [f"![{title}]({path.name})" for title, path in self._plots(sweeps)]
-            parts += ["## Crossover", _crossovers(sweeps), *shown, "## All figures"]
-        text = "\n\n".join(part for part in parts if part)
+        parts = [TEXT, _reasons(facts), _section("Threads", THREADS, *_scaling(facts))]
+        parts.append(_section("Ceiling", CEILING, *_shares(facts)))
+        parts.append(_section("Crossover", CROSSOVER, *_crossovers(sweeps)))
+        parts += [f"![{title}]({path.name})" for title, path in self._plots(sweeps)]
+        text = "\n\n".join(part for part in (*parts, "## Figures") if part)
         found = {"facts": [fact.to_json() for fact in facts], "engines": self._versions}
-        save(NAME, "The native engine and its peers", text, columns, rows, found, PACKAGES, self._versions)
+        save(NAME, "The native engine and its peers", text, *_table(facts), found, PACKAGES, self._versions)
 
     def _read(self, found: Mapping[str, Any]) -> None:
         if found["machine"] != json.loads(json.dumps(asdict(machine()))) or "facts" not in found["result"]:
@@ -101,47 +112,78 @@ def _order(fact: Fact) -> tuple[Any, ...]:
     return list(WORKLOADS).index(fact.workload), *fact.key[1:]
 
 
+def _where(fact: Fact, *, threads: bool = True) -> Row:
+    """The first cells of a row."""
+    cells = (WORKLOADS[fact.workload].title, str(fact.batch))
+    return (*cells, str(fact.threads)) if threads else cells
+
+
+def _columns(heads: Iterable[str]) -> list[Column]:
+    first, *others = heads
+    return [Column(first), *(Column(head, numeric=True) for head in others)]
+
+
+def _section(title: str, text: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """A part of the page; empty where there is nothing to tell."""
+    return f"## {title}\n\n{text}\n\n{render_markdown(columns, rows)}".rstrip() if rows else ""
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
 def _table(facts: Sequence[Fact]) -> tuple[list[Column], list[Row]]:
+    """All figures."""
     others = [engine for engine in ENGINES.values() if engine.name != REFERENCE]
-    heads = ("Batch", "Threads", "Zeros", ENGINES[REFERENCE].title, *(engine.title for engine in others), "Edges")
-    columns = [Column("What"), *(Column(head, numeric=True) for head in heads)]
+    heads = ("What", "Batch", "Threads", "Zeros", ENGINES[REFERENCE].title, *(engine.title for engine in others), "Edges")
     rows = []
     for fact in facts:
-        what = (WORKLOADS[fact.workload].title, str(fact.batch), str(fact.threads), f"{fact.sparsity:.0%}")
         speedups = [_number(fact.speedup(engine.name)) for engine in others]
-        edges = "" if fact.conversion is None else f"{fact.conversion:.3f}"
-        rows.append((*what, f"{fact.milliseconds[REFERENCE]:.3g}", *speedups, edges))
-    return columns, rows
+        times = (f"{fact.milliseconds[REFERENCE]:.3g}", *speedups, _number(fact.conversion, 3))
+        rows.append((*_where(fact), _percent(fact.sparsity), *times))
+    return _columns(heads), rows
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _crossovers(sweeps: Sequence[Curve]) -> str:
-    """From which sparsity on each sparse engine is never slower, as a table."""
-    sparse = [engine for engine in ENGINES.values() if engine.sparse]
-    columns = [Column("What"), Column("Batch", numeric=True), Column("Threads", numeric=True)]
-    columns += [Column(engine.title, numeric=True) for engine in sparse]
+def _scaling(facts: Sequence[Fact]) -> tuple[list[Column], list[Row]]:
+    """What more threads gain, by engine."""
+    single = {(fact.workload, fact.batch, fact.sparsity): fact for fact in facts if fact.threads == 1}
     rows = []
-    for curve in sweeps:
-        first = curve.first
-        cells = [_crossover(curve, engine.name) for engine in sparse]
-        rows.append((WORKLOADS[first.workload].title, str(first.batch), str(first.threads), *cells))
-    text = (
-        "The smallest share of zeros from which on an engine is never slower than ONNX Runtime with the dense original,\n"
-        "interpolated between those that were measured."
-    )
-    return f"{text}\n\n{render_markdown(columns, rows)}".rstrip()
+    for fact in facts:
+        one = single.get((fact.workload, fact.batch, fact.sparsity))
+        if fact.threads > 1 and one is not None:
+            pairs = [(one.milliseconds.get(name), fact.milliseconds.get(name)) for name in ENGINES]
+            gains = [_number(a / b) if a and b else "" for a, b in pairs]
+            rows.append((*_where(fact), _percent(fact.sparsity), *gains))
+    return _columns(("What", "Batch", "Threads", "Zeros", *(engine.title for engine in ENGINES.values()))), rows
+
+
+def _shares(facts: Sequence[Fact]) -> tuple[list[Column], list[Row]]:
+    """How near single layers come to what BLAS does."""
+    rows = []
+    for fact in facts:
+        if fact.ceiling is not None:
+            shares = [_percent(fact.share(name)) for name in ENGINES]
+            ceiling = f"{fact.ceiling * 2e-6:.0f}"
+            rows.append((*_where(fact, threads=False), _percent(fact.sparsity), ceiling, *shares))
+    return _columns(("What", "Batch", "Zeros", "GFLOP/s", *(engine.title for engine in ENGINES.values()))), rows
+
+
+def _crossovers(sweeps: Sequence[Curve]) -> tuple[list[Column], list[Row]]:
+    """From which sparsity on each sparse engine is never slower."""
+    sparse = [engine for engine in ENGINES.values() if engine.sparse]
+    rows = [(*_where(curve.first), *(_crossover(curve, engine.name) for engine in sparse)) for curve in sweeps]
+    return _columns(("What", "Batch", "Threads", *(engine.title for engine in sparse))), rows
 
 
 def _crossover(curve: Curve, engine: str) -> str:
     if not curve.points(engine):
         return ""
     found = curve.crossover(engine)
-    if found is None:
-        return "never"
-    return f"{found:.0%}"
+    return "never" if found is None else _percent(found)
 
 
 def _reasons(facts: Sequence[Fact]) -> str:

@@ -30,6 +30,7 @@ class Workload:
         layer: whether it is a single layer with as many channels in as out. Other engines get such a layer in their own layout.
         block: the neighbouring output channels that are pruned together.
         scale: the standard deviation of the random inputs.
+        macs: of a single layer, its multiply-adds for one sample.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Workload:
     layer: bool = False
     block: int = 1
     scale: float = 1.0
+    macs: int | None = None
 
     def inputs(self, batch: int) -> Array:
         """Random inputs, channels last."""
@@ -101,15 +103,16 @@ def _convolution(window: int, channels: int, size: int) -> Workload:
         layer = keras.layers.Conv2D(channels, window, padding="same", bias_initializer="random_normal")
         return keras.Sequential([keras.Input((size, size, channels)), layer])
 
-    name = f"{window}x{window}-{channels}-{size}"
-    return Workload(name, f"{window}x{window} {channels} at {size}", build, (size, size, channels), layer=True)
+    name, title = f"{window}x{window}-{channels}-{size}", f"{window}x{window} {channels} at {size}"
+    macs = (window * size * channels) ** 2
+    return Workload(name, title, build, (size, size, channels), layer=True, macs=macs)
 
 
 def _dense(units: int, batches: Sequence[int]) -> Workload:
     def build(keras: Any) -> Any:
         return keras.Sequential([keras.Input((units,)), keras.layers.Dense(units, bias_initializer="random_normal")])
 
-    return Workload(f"dense-{units}", f"dense {units}", build, (units,), tuple(batches), layer=True)
+    return Workload(f"dense-{units}", f"dense {units}", build, (units,), tuple(batches), layer=True, macs=units**2)
 
 
 def _in_blocks(workload: Workload) -> Workload:
