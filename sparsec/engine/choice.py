@@ -9,16 +9,26 @@ from typing import Final
 
 from sparsec.engine import costs, packing
 from sparsec.engine.costs import Coefficients, Matrix
-from sparsec.engine.steps import Planes, Product, Step
+from sparsec.engine.steps import LINE, Planes, Product, Step
 from sparsec.kernels import Packing, WeightStore
 from sparsec.kernels.library import Isa
-from sparsec.kernels.streams import DENSE_BLOCKS, POINTWISE_BLOCKS, WINDOW_BLOCKS
+from sparsec.kernels.streams import BATCH_BLOCKS, DENSE_BLOCKS, POINTWISE_BLOCKS, WINDOW_BLOCKS
 
 CROWDED: Final = 0.69
 """With more of its elements than this nonzero, groups of four rows share the entries of a weight whose zeros lie anywhere."""
 
 MOST_ACROSS: Final = 4
 """The tiles into which a row of positions may be cut beyond need."""
+
+
+FEW_LINES: Final = 2
+"""With so few lines in a row, blocks may be wide."""
+
+MANY_LINES: Final = 8
+"""Dense layers whose rows have more lines copy their panels, whose rows would lie in the same sets of the cache otherwise."""
+
+COPIED: Final = (4, 1)
+"""The options of a product that copies panels of four lines."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,14 @@ def candidates(step: Step, product: Product, x: Planes, y: Planes, store: Weight
 
     if step.kernel == "vector":
         return list(_vectors(matrix, groups, machine, choice))
-    cut = WINDOW_BLOCKS if step.kernel == "windows" else DENSE_BLOCKS if len(shape) == 2 else POINTWISE_BLOCKS
+    lines = -(-y.positions // LINE)
+    cut = WINDOW_BLOCKS if step.kernel == "windows" else POINTWISE_BLOCKS
+    if len(shape) == 2:
+        cut = DENSE_BLOCKS if lines <= FEW_LINES else BATCH_BLOCKS
     packed = packing.stream(cut, 1, groups)
     if step.kernel == "product":
-        return [choice("product", packed, costs.flat(step, matrix, cut, x, y, lanes))]
+        options = COPIED if len(shape) == 2 and lines > MANY_LINES else ()
+        return [choice("product", packed, costs.flat(step, matrix, cut, x, y, lanes), *options)]
     tilings = [across for across in range(1, MOST_ACROSS + 1) if across == 1 or y.width > (across - 1) * lanes]
     return [
         choice("unrolled", packed, costs.flat(step, matrix, cut, x, y, lanes)),

@@ -41,6 +41,7 @@ class Blocks:
 
 
 DENSE_BLOCKS: Final = Blocks(26, 128, 512)
+BATCH_BLOCKS: Final = Blocks(16, 96, 192)
 POINTWISE_BLOCKS: Final = Blocks(13, 96, 256)
 WINDOW_BLOCKS: Final = Blocks(13, 144, 216)
 

@@ -11,7 +11,7 @@ INLINE int64_t lines_of(const sparsec_step *s) { return round_up(positions(&s->y
 
 /* How many tiles there are; all are equally wide, or one line wider. */
 INLINE int64_t count_tiles(const sparsec_step *s) {
-    const int most_wide = most_lines(s->weights);
+    const int most_wide = s->options[0] ? least(s->options[0], most_lines(s->weights)) : most_lines(s->weights);
     return round_up(lines_of(s), most_wide) / most_wide;
 }
 

@@ -148,10 +148,12 @@ typedef struct {
 /*
  * X(kernel) for every kernel.
  *
- *   product    x times a sparse matrix, position by position: weights is sparsec_matrix[pieces], each for some of the rows
+ *   product    x times a sparse matrix, position by position: weights is sparsec_matrix[pieces], each for some of the rows;
+ *              options[0] is the most lines of a tile, 0 for as many as there can be; options[1] is 1
+ *              where panels are copied
  *   windows    a convolution; weights as in product, with a tap for each element of the window; options[0] is into how many
  *              tiles a row of positions is cut at least
- *   unrolled   a convolution, weights as in windows
+ *   unrolled   a convolution; weights as in windows, options as in product
  *   vector     x, which has one position, times a sparse matrix
  *   slices     the same, where weights is sparsec_slices[pieces]
  *   depthwise  a depthwise convolution; weights is [channels of y, taps] dense; options[0] is the multiplier

@@ -5,8 +5,10 @@ enum {
     NEAR = 64 * LINE, /* floats: rows that lie so near one another are read in place, else copied side by side */
 };
 
+INLINE int in_place(const sparsec_step *s) { return s->x.pitch <= NEAR && !s->options[1]; }
+
 int64_t SIZE(product)(const sparsec_step *s) {
-    return s->x.pitch <= NEAR ? 0 : panel_floats(s) * (int64_t)sizeof(float);
+    return in_place(s) ? 0 : panel_floats(s) * (int64_t)sizeof(float);
 }
 
 static void copy_panel(const sparsec_step *s, const float *x, int first, int stop, int64_t position, int lines, float *panel) {
@@ -17,6 +19,6 @@ static void copy_panel(const sparsec_step *s, const float *x, int first, int sto
 }
 
 void NAME(product)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
-    if (s->x.pitch <= NEAR) run_pieces(s, memory, scratch, part, parts, NULL);
+    if (in_place(s)) run_pieces(s, memory, scratch, part, parts, NULL);
     else run_pieces(s, memory, scratch, part, parts, copy_panel);
 }
