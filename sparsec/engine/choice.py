@@ -96,10 +96,10 @@ def candidates(step: Step, product: Product, x: Planes, y: Planes, store: Weight
         options = COPIED if len(shape) == 2 and lines > MANY_LINES else ()
         return [choice("product", packed, costs.flat(step, matrix, cut, x, y, lanes), *options)]
     tilings = [across for across in range(1, MOST_ACROSS + 1) if across == 1 or y.width > (across - 1) * lanes]
-    return [
-        choice("unrolled", packed, costs.flat(step, matrix, cut, x, y, lanes)),
-        *(choice("windows", packed, costs.windows(step, matrix, cut, y, lanes, across), across) for across in tilings),
-    ]
+    found = [choice("windows", packed, costs.windows(step, matrix, cut, y, lanes, across), across) for across in tilings]
+    if y.positions > 1:
+        found.append(choice("unrolled", packed, costs.flat(step, matrix, cut, x, y, lanes)))
+    return found
 
 
 def _vectors(matrix: Matrix, groups: int, machine: Machine, choice: Callable[..., Choice]) -> Iterator[Choice]:

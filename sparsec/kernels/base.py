@@ -13,7 +13,6 @@ import numpy as np
 
 from sparsec.ir import Array, Attrs
 from sparsec.kernels.costs import Coefficients
-from sparsec.kernels.library import NATIVE, status
 from sparsec.kernels.weights import Packing, Weight
 
 Run = Callable[[Array], Array]
@@ -133,7 +132,7 @@ class Kernel:
         cost: estimated nanoseconds for a task.
         bind: makes it ready for one task, given the packed weight and the epilogue.
         refuses: why it cannot run a task; empty where it can.
-        needs: the packages without which it does not run; :data:`sparsec.kernels.NATIVE` is the native library.
+        needs: the packages without which it does not run.
     """
 
     name: str
@@ -146,7 +145,7 @@ class Kernel:
 
     def missing(self) -> tuple[str, ...]:
         """The packages that it needs and that are not installed."""
-        return tuple(name for name in self.needs if not (status().built if name == NATIVE else _installed(name)))
+        return tuple(name for name in self.needs if not _installed(name))
 
 
 @cache

@@ -20,6 +20,7 @@ from sparsec.ir import ABSENT, BATCH, Array, Attrs, Graph, Node, TensorType
 from sparsec.kernels import (
     IN_PLACE,
     KERNEL_OPS,
+    NATIVE,
     POINTWISE,
     RECURRENT_OPS,
     Choice,
@@ -169,6 +170,8 @@ class Planner:
             (slots[port.value] if port.value in slots else self._store.array(port.value), shared)
             for port, shared in zip(self._graph.outputs, buffers.shared_outputs, strict=True)
         )
+        if not library.status().built and any(self._is_sparse(node) for node in self._graph.nodes):
+            missing.add(NATIVE)
         native = len(segments) == len(steps)
         single = native and len(steps) == len(outputs) == len(self._graph.inputs) == 1 and outputs[0][1] is False
         direct = segments[0].run if single else None
@@ -208,6 +211,12 @@ class Planner:
 
     def _has_kernel(self, node: Node) -> bool:
         return node.op in KERNEL_OPS and all(name == ABSENT or name in self._store for name in node.inputs[1:])
+
+    def _is_sparse(self, node: Node) -> bool:
+        """Whether a node multiplies with a weight of which more is zero than not."""
+        if node.op not in KERNEL_OPS or node.inputs[1] not in self._store:
+            return False
+        return 2 * self._store.nonzeros(node.inputs[1]) < self._store.weight(node.inputs[1]).size
 
     def _is_recurrent(self, node: Node) -> bool:
         """Whether a node is a recurrent operator whose weights are weights of the model."""

@@ -154,6 +154,7 @@ typedef struct {
  *   windows    a convolution; weights as in product, with a tap for each element of the window; options[0] is into how many
  *              tiles a row of positions is cut at least
  *   unrolled   a convolution; weights as in windows, options as in product
+ *              (neither this nor product computes values with one position)
  *   vector     x, which has one position, times a sparse matrix
  *   slices     the same, where weights is sparsec_slices[pieces]
  *   depthwise  a depthwise convolution; weights is [channels of y, taps] dense; options[0] is the multiplier
