@@ -139,15 +139,14 @@ INLINE cursor add_groups(const int lines, cursor at, int runs, const target *t) 
             for (int i = 0; i < 4; i++) begin_row(lines, t, row + least(i, height - 1), sums + i * lines);
             for (int e = 0; e < count; e++) {
                 const vec *x = meets(t, at.columns[e]);
-                const float *values = at.values + 4 * e;
-                const vec a = splat(values[0]), b = splat(values[1]), c = splat(values[2]), d = splat(values[3]);
+                vec from[LINES_4];
 #pragma GCC unroll 8
-                for (int j = 0; j < lines; j++) {
-                    const vec from = x[j];
-                    sums[j] += a * from;
-                    sums[lines + j] += b * from;
-                    sums[2 * lines + j] += c * from;
-                    sums[3 * lines + j] += d * from;
+                for (int j = 0; j < lines; j++) from[j] = x[j];
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) {
+                    const vec value = splat(at.values[4 * e + i]);
+#pragma GCC unroll 8
+                    for (int j = 0; j < lines; j++) sums[i * lines + j] += value * from[j];
                 }
             }
 #pragma GCC unroll 4
