@@ -124,7 +124,11 @@ INLINE lanes lanes_of(int first, int stop) {
     );
 }
 INLINE vec load_lanes(const float *from, lanes which) { return (vec)_mm256_maskload_ps(from, which); }
-INLINE void store_lanes(float *to, vec value, lanes which) { _mm256_maskstore_ps(to, which, (__m256)value); }
+INLINE void store_lanes(float *to, vec value, lanes which) {
+    /* Some processors take many times as long to store some lanes as to store all. */
+    if (_mm256_movemask_ps((__m256)which) == 0xff) store(to, value);
+    else _mm256_maskstore_ps(to, which, (__m256)value);
+}
 #else
 typedef struct {
     int first, stop;
