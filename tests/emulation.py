@@ -270,6 +270,7 @@ class _Driver:
 def _library():
     driver = _Driver()
     return Library(
+        path=Path(__file__),
         isa=NEON,
         kernels=0,
         run=driver.run,

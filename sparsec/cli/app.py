@@ -14,7 +14,7 @@ import typer
 from typer.main import get_command
 
 from sparsec import __version__
-from sparsec.cli import bench, compilation, demo, inspection, pruning, running, verification
+from sparsec.cli import bench, calibration, compilation, demo, inspection, pruning, running, verification
 from sparsec.cli.terminal import emit_json, out
 from sparsec.errors import SparsecError, VerificationError
 
@@ -43,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (inspection, pruning, compilation, running, verification, bench, demo):
+for module in (inspection, pruning, compilation, running, verification, bench, demo, calibration):
     module.register(app)
 
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Final
 
 from sparsec.engine import costs, packing
-from sparsec.engine.costs import Coefficients, Matrix
-from sparsec.engine.steps import LINE, Planes, Product, Step
+from sparsec.engine.costs import Coefficients, Matrix, Processor
+from sparsec.engine.steps import LINE, Planes, Step
 from sparsec.kernels import Packing, WeightStore
-from sparsec.kernels.library import Isa
-from sparsec.kernels.streams import BATCH_BLOCKS, DENSE_BLOCKS, POINTWISE_BLOCKS, WINDOW_BLOCKS
-
-CROWDED: Final = 0.69
-"""With more of its elements than this nonzero, groups of four rows share the entries of a weight whose zeros lie anywhere."""
+from sparsec.kernels.streams import BATCH_BLOCKS, DENSE_BLOCKS, POINTWISE_BLOCKS, WINDOW_BLOCKS, Blocks
 
 MOST_ACROSS: Final = 4
 """The tiles into which a row of positions may be cut beyond need."""
 
+MOST_FILLING: Final = 2.5
+"""Groups of four rows that multiply more than so many times the elements that are not zero are no candidates."""
+
+SCALES: Final = (0.5, 1.0, 2.0, 4.0)
+"""How many times as wide as usual blocks are tried, where candidates are measured."""
+
+MODELLED_SCALES: Final = (1.0, 2.0)
+"""The same where the cost model chooses: what more scales would gain is less than its error."""
+
+SPARED: Final = 1.2
+"""A form of a weight that other plans use is taken up to so many times the lowest cost: another would take more memory."""
+
 
 FEW_LINES: Final = 2
-"""With so few lines in a row, blocks may be wide."""
+"""With so few lines in a row, the blocks of dense layers may be wide."""
 
 MANY_LINES: Final = 8
 """Dense layers whose rows have more lines copy their panels, whose rows would lie in the same sets of the cache otherwise."""
@@ -52,57 +60,118 @@ class Choice:
     label: str
 
 
+Chooser = Callable[[Step, Mapping[str, Planes]], Choice]
+"""Chooses for a step that multiplies with a weight, given the sizes of the values that it reads and writes."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a choice depends on beside the step.
 
     Attributes:
-        isa: the instruction set.
+        processor: what runs it.
         coefficients: of the cost model.
-        threads: how many run a step.
     """
 
-    isa: Isa
+    processor: Processor
     coefficients: Coefficients
-    threads: int
 
 
-def choose(step: Step, product: Product, x: Planes, y: Planes, store: WeightStore, machine: Machine) -> Choice:
-    """The cheapest candidate for a step."""
-    return min(candidates(step, product, x, y, store, machine), key=lambda choice: choice.nanoseconds)
+class Cheapest:
+    """Chooses the candidate with the lowest cost.
+
+    Args:
+        store: the weights.
+        machine: what runs them.
+    """
+
+    def __init__(self, store: WeightStore, machine: Machine) -> None:
+        self._store = store
+        self._machine = machine
+        self._forms: dict[str, set[str]] = {}
+        """By weight, the names of the packings that were chosen so far."""
+
+    def __call__(self, step: Step, planes: Mapping[str, Planes]) -> Choice:
+        """The cheapest candidate, or nearly so."""
+        assert step.product is not None
+        found = candidates(step, planes, self._store, self._machine, MODELLED_SCALES)
+        best = min(found, key=_cost)
+        forms = self._forms.setdefault(step.product.path, set())
+        spared = min((choice for choice in found if choice.packing.name in forms), key=_cost, default=best)
+        chosen = spared if _cost(spared) <= SPARED * _cost(best) else best
+        forms.add(chosen.packing.name)
+        return chosen
 
 
-def candidates(step: Step, product: Product, x: Planes, y: Planes, store: WeightStore, machine: Machine) -> list[Choice]:
-    """All ways to multiply with a weight that a step has."""
-    weight, groups, lanes = store.weight(product.path), product.groups, machine.isa.lanes
-    entries = store.nonzeros(product.path)
-    shape = weight.shape
-    height = 4 if entries > CROWDED * weight.size else 1
-    matrix = Matrix(shape[-1] // groups, shape[-2], prod(shape[:-2]), entries / groups, height)
-
-    def choice(kernel: str, packed: Packing, counts: Mapping[str, float], *options: int) -> Choice:
-        nanoseconds = groups * machine.coefficients.cost(counts)
-        label = kernel + "".join(f"/{option}" for option in options if option)
-        return Choice(kernel, packed, options, counts, nanoseconds, label)
-
-    if step.kernel == "vector":
-        return list(_vectors(matrix, groups, machine, choice))
-    lines = -(-y.positions // LINE)
-    cut = WINDOW_BLOCKS if step.kernel == "windows" else POINTWISE_BLOCKS
-    if len(shape) == 2:
-        cut = DENSE_BLOCKS if lines <= FEW_LINES else BATCH_BLOCKS
-    packed = packing.stream(cut, 1, groups)
-    if step.kernel == "product":
-        options = COPIED if len(shape) == 2 and lines > MANY_LINES else ()
-        return [choice("product", packed, costs.flat(step, matrix, cut, x, y, lanes), *options)]
-    tilings = [across for across in range(1, MOST_ACROSS + 1) if across == 1 or y.width > (across - 1) * lanes]
-    found = [choice("windows", packed, costs.windows(step, matrix, cut, y, lanes, across), across) for across in tilings]
-    if y.positions > 1:
-        found.append(choice("unrolled", packed, costs.flat(step, matrix, cut, x, y, lanes)))
-    return found
+def _cost(choice: Choice) -> float:
+    return choice.nanoseconds
 
 
-def _vectors(matrix: Matrix, groups: int, machine: Machine, choice: Callable[..., Choice]) -> Iterator[Choice]:
-    if machine.isa.permutes:
-        yield choice("slices", packing.slices(1, groups), {"slot": matrix.entries})
-    yield choice("vector", packing.stream(DENSE_BLOCKS, 1, groups), {"entry": matrix.entries})
+def candidates(
+    step: Step, planes: Mapping[str, Planes], store: WeightStore, machine: Machine, scales: Iterable[float] = (1.0,)
+) -> list[Choice]:
+    """The ways in which a step can multiply.
+
+    Args:
+        step: it multiplies with a weight.
+        planes: the sizes of the values that it reads and writes.
+        store: the weights.
+        machine: what runs it.
+        scales: how many times as wide as usual the blocks of the weight may be.
+    """
+    return list(_Site(step, planes[step.x], planes[step.y], store, machine).candidates(scales))
+
+
+class _Site:
+    """A step, and what its candidates have in common."""
+
+    def __init__(self, step: Step, x: Planes, y: Planes, store: WeightStore, machine: Machine) -> None:
+        assert step.product is not None
+        self._step, self._x, self._y, self._machine = step, x, y, machine
+        path, self._groups = step.product.path, step.product.groups
+        shape = store.weight(path).shape
+        self._is_dense, self._lines = len(shape) == 2, -(-y.positions // LINE)
+        entries = store.nonzeros(path) / self._groups
+        single = Matrix(shape[-1] // self._groups, shape[-2], prod(shape[:-2]), entries, 1)
+        self._filling = store.examine(path, packing.filling)
+        shared = replace(single, entries=entries * self._filling / packing.SHARED, height=packing.SHARED)
+        self._matrices = [single] + ([shared] if self._filling <= MOST_FILLING else [])
+
+    def candidates(self, scales: Iterable[float]) -> Iterator[Choice]:
+        if self._step.kernel == "vector":
+            yield from self._vectors(self._matrices[0])
+            return
+        usual = WINDOW_BLOCKS if self._step.kernel == "windows" else POINTWISE_BLOCKS
+        if self._is_dense:
+            usual = DENSE_BLOCKS if self._lines <= FEW_LINES else BATCH_BLOCKS
+        for matrix in self._matrices:
+            # Where a matrix is narrow, or its entries many, different scales give the same blocks.
+            cuts = {matrix.blocks(cut): cut for cut in map(usual.scaled, scales)}
+            for cut in cuts.values():
+                yield from self._products(matrix, cut)
+
+    def _vectors(self, matrix: Matrix) -> Iterator[Choice]:
+        processor = self._machine.processor
+        if processor.isa.permutes:
+            yield self._choice("slices", packing.slices(1, self._groups), costs.slices(self._step, matrix, processor))
+        counts = costs.vector(self._step, matrix, DENSE_BLOCKS, processor)
+        yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, 1, self._groups), counts)
+
+    def _products(self, matrix: Matrix, cut: Blocks) -> Iterator[Choice]:
+        packed = packing.stream(cut, matrix.height, 1, self._groups)
+        processor, form = self._machine.processor, f"{matrix.height}x1/{matrix.blocks(cut)}"
+        flat = costs.flat(self._step, matrix, cut, self._x, self._y, processor)
+        if self._step.kernel == "product":
+            options = COPIED if self._is_dense and self._lines > MANY_LINES else ()
+            yield self._choice("product", packed, flat, *options, label=f"product/{form}")
+            return
+        if self._y.positions > 1:
+            yield self._choice("unrolled", packed, flat, label=f"unrolled/{form}")
+        for across in range(1, MOST_ACROSS + 1):
+            if across == 1 or self._y.width > (across - 1) * processor.isa.lanes:
+                counts = costs.windows(self._step, matrix, cut, self._y, processor, across)
+                yield self._choice("windows", packed, counts, across, label=f"windows/{form}/{across}")
+
+    def _choice(self, kernel: str, packed: Packing, counts: Mapping[str, float], *options: int, label: str = "") -> Choice:
+        counts = {name: self._groups * count for name, count in counts.items() if count}
+        return Choice(kernel, packed, options, counts, self._machine.coefficients.cost(counts), label or kernel)

@@ -1,27 +1,30 @@
 """The cost model of native products: how long a step takes, from counts of what it does and a few measured coefficients.
 
 Costs are nanoseconds in one thread. Every cost is linear in the coefficients, so that a calibration fits them by least squares.
+A line is a vector of the instruction set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from math import ceil
+from math import ceil, comb
 from typing import Final
 
 from sparsec.engine.steps import Planes, Step
-from sparsec.kernels.streams import Blocks
+from sparsec.kernels.library import Isa
+from sparsec.kernels.streams import PLACES, SLICE, Blocks
 
-LINES: Final = {1: 8, 4: 6}
-"""By the height of groups of rows, the most lines in a tile with the widest vectors; as in ``native/block.h``."""
-
-NARROW_LINES: Final = {1: 8, 4: 3}
-"""The same with all other vectors."""
-
-WIDEST: Final = 16
 NEAR: Final = 1024
 """The pitch up to which a product reads its input in place; as in ``native/product.c``."""
+
+COSTLY: Final = frozenset({"sigmoid", "tanh", "silu", "gelu", "gelu_tanh", "elu", "selu", "softplus", "exp", "log", "erf"})
+"""The elementwise functions that take an exponential or a logarithm."""
+
+VALUE_BYTES: Final = 4
+ENTRY_BYTES: Final = 6
+SLOT_BYTES: Final = 5
+"""The bytes of an element of a panel, of an entry with its column, and of an entry of slices with its place."""
 
 
 @dataclass(frozen=True)
@@ -32,33 +35,83 @@ class Coefficients:
         call: each step.
         multiply: each entry for each line of the output, in groups of one row.
         multiply_shared: each row of an entry for each line, in groups of four rows.
-        carry: each row of a block for each line: its sums are loaded and stored.
-        begin: each row of a block for each tile.
-        copy: each line copied into a panel.
-        copy_strided: each line copied into a panel with strides.
+        visit: each entry for each tile.
+        spill: each entry for each line, where what a block meets is not in the first-level cache.
+        far: each byte of a matrix that is not in the second-level cache, for each tile.
+        carry: each line of a row for each block but the first: its sums are stored and loaded.
+        finish: each line of a row: its sums begin, and end.
+        residual: each line of a residual.
+        post: each line of the output for each elementwise operation.
+        function: the same, where it takes an exponential or a logarithm.
+        copy: each line of an input that is copied as it is.
+        gather: each line copied into the panel of a convolution.
+        gather_strided: the same with strides.
+        row: each row of positions copied into the panel of ``windows``.
+        piece: each row of positions, or part of one, copied into the panel of ``unrolled``.
         entry: each entry of a matrix times one vector.
+        entry_row: each row of a block of it.
         slot: each entry of the slices of a matrix, padding included, times one vector.
-        far: each byte of a matrix that is not in the second-level cache, times one vector.
+        slice: each slice of a block of them.
     """
 
-    call: float = 100.0
-    multiply: float = 0.46
-    multiply_shared: float = 0.33
-    carry: float = 0.7
-    begin: float = 4.0
-    copy: float = 1.0
-    copy_strided: float = 2.0
-    entry: float = 0.36
-    slot: float = 0.05
-    far: float = 0.01
+    call: float
+    multiply: float
+    multiply_shared: float
+    visit: float
+    spill: float
+    far: float
+    carry: float
+    finish: float
+    residual: float
+    post: float
+    function: float
+    copy: float
+    gather: float
+    gather_strided: float
+    row: float
+    piece: float
+    entry: float
+    entry_row: float
+    slot: float
+    slice: float
 
     def cost(self, counts: Mapping[str, float]) -> float:
         """The nanoseconds of a step with these counts, by the names of coefficients."""
-        return self.call + sum(float(getattr(self, name)) * count for name, count in counts.items())
+        return sum(float(getattr(self, name)) * count for name, count in counts.items())
 
 
 NAMES: Final = tuple(field.name for field in fields(Coefficients))
-DEFAULT: Final = Coefficients()
+
+
+@dataclass(frozen=True)
+class Caches:
+    """The bytes of a core's own caches.
+
+    Attributes:
+        first: of the first level, for data.
+        second: of the second level.
+    """
+
+    first: int = 1 << 15
+    second: int = 1 << 20
+
+    @property
+    def panel(self) -> int:
+        """What a panel may take of the first level: entries pass through it too."""
+        return self.first * 7 // 8
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What the counts depend on beside the step.
+
+    Attributes:
+        isa: the instruction set.
+        caches: of a core.
+    """
+
+    isa: Isa
+    caches: Caches = Caches()
 
 
 @dataclass(frozen=True)
@@ -69,8 +122,8 @@ class Matrix:
         rows: of the 2-D view.
         channels: of the input.
         taps: elements of the window.
-        entries: elements that are not zero.
-        height: of its groups of rows.
+        entries: columns of groups of rows that are not all zero.
+        height: rows of a group.
     """
 
     rows: int
@@ -79,54 +132,97 @@ class Matrix:
     entries: float
     height: int
 
+    @property
+    def density(self) -> float:
+        """The part of the elements that is multiplied."""
+        return min(self.entries * self.height / max(self.rows * self.channels * self.taps, 1), 1.0)
+
+    def width(self, cut: Blocks) -> int:
+        """The channels of a block."""
+        return min(cut.channels(self.density, self.taps), self.channels)
+
     def blocks(self, cut: Blocks) -> int:
         """Into how many blocks of channels it is cut."""
-        density = self.entries / max(self.rows * self.channels * self.taps, 1)
-        return ceil(self.channels / min(cut.channels(density, self.taps), self.channels))
-
-
-def _products(matrix: Matrix, blocks: int, lines: int, tiles: int) -> dict[str, float]:
-    multiply = "multiply" if matrix.height == 1 else "multiply_shared"
-    rows = blocks * matrix.rows
-    return {multiply: matrix.entries * lines, "carry": rows * lines, "begin": rows / matrix.height * tiles}
-
-
-def _most_lines(matrix: Matrix, lanes: int) -> int:
-    return (LINES if lanes == WIDEST else NARROW_LINES)[matrix.height]
-
-
-def flat(step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, lanes: int) -> dict[str, float]:
-    """The counts of ``product`` and ``unrolled``."""
-    lines = ceil(y.positions / lanes)
-    tiles = ceil(lines / _most_lines(matrix, lanes))
-    counts = _products(matrix, matrix.blocks(cut), lines, tiles)
-    if step.window.is_point:
-        return counts | ({"copy": x.channels * lines} if x.pitch > NEAR else {})
-    # A row of positions begins in the middle of a line, and is cut where a tile ends.
-    segments = y.samples * y.height * ceil(y.width / lanes) + tiles * (1 + lanes * _most_lines(matrix, lanes) // y.width // 4)
-    return counts | {_copying(step): matrix.channels * matrix.taps * segments}
-
-
-def _copying(step: Step) -> str:
-    return "copy" if step.window.strides[1] == 1 else "copy_strided"
+        return ceil(self.channels / self.width(cut))
 
 
 @dataclass(frozen=True)
-class Tiles:
+class _Tiles:
+    """The tiles of a product: how many there are, the lines of each, and the bytes that a channel takes in the panel of one."""
+
+    count: int
+    lines: float
+    channel_bytes: float
+
+
+def _products(step: Step, matrix: Matrix, cut: Blocks, y: Planes, tiles: _Tiles, processor: Processor) -> dict[str, float]:
+    lines = tiles.count * tiles.lines
+    width, blocks = matrix.width(cut), matrix.blocks(cut)
+    # Rows without an entry in a block are passed over there.
+    present = 1.0 - (1.0 - matrix.density) ** (width * matrix.taps * matrix.height)
+    caches = processor.caches
+    counts = {
+        "call": 1.0,
+        "visit": matrix.entries * tiles.count,
+        "far": tiles.count * max(matrix.entries * (ENTRY_BYTES + VALUE_BYTES * (matrix.height - 1)) - caches.second, 0.0),
+        "carry": matrix.rows * lines * (blocks - 1) * present,
+        "finish": matrix.rows * lines,
+    }
+    if matrix.height == 1:
+        counts["multiply"] = matrix.entries * lines
+        counts["spill"] = matrix.entries * lines * max(1.0 - caches.panel / (width * tiles.channel_bytes), 0.0)
+    else:
+        counts["multiply_shared"] = matrix.entries * matrix.height * lines
+    if step.residual:
+        counts["residual"] = matrix.rows * lines
+    return counts | _posts(step, matrix.rows * ceil(y.positions / processor.isa.lanes))
+
+
+def _posts(step: Step, lines: int) -> dict[str, float]:
+    costly = sum(post.function in COSTLY for post in step.posts)
+    return {"function": costly * lines, "post": (len(step.posts) - costly) * lines}
+
+
+def _most_lines(matrix: Matrix, isa: Isa) -> int:
+    return isa.lines[matrix.height > 1]
+
+
+def flat(step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, processor: Processor) -> dict[str, float]:
+    """The counts of ``product`` and ``unrolled``."""
+    lanes = processor.isa.lanes
+    lines = ceil(y.positions / lanes)
+    count = ceil(lines / _most_lines(matrix, processor.isa))
+    tiles = _Tiles(count, lines / count, matrix.taps * lines / count * lanes * VALUE_BYTES)
+    counts = _products(step, matrix, cut, y, tiles, processor)
+    if step.kernel == "product":
+        return counts | ({"copy": matrix.channels * lines} if x.pitch > NEAR else {})
+    columns = matrix.channels * matrix.taps
+    # A row of positions is cut where a tile ends.
+    return counts | {_gathering(step): columns * lines, "piece": columns * (y.samples * y.height + count)}
+
+
+def _gathering(step: Step) -> str:
+    return "gather" if step.window.strides[1] == 1 else "gather_strided"
+
+
+@dataclass(frozen=True)
+class WindowTiles:
     """How ``windows`` cuts its output; as ``plan_windows`` does in ``native/windows.c``.
 
     Attributes:
         count: of the tiles of all samples.
         lines: of a tile.
-        copied: lines copied into the panel of a tile for each channel.
+        rows: copied into the panel of a tile for each channel.
+        row_lines: of such a row.
     """
 
     count: int
     lines: int
-    copied: int
+    rows: int
+    row_lines: int
 
     @classmethod
-    def of(cls, step: Step, y: Planes, most: int, lanes: int, across: int) -> Tiles:
+    def of(cls, step: Step, y: Planes, most: int, lanes: int, across: int) -> WindowTiles:
         """Those of a step whose rows of positions are cut into at least ``across`` tiles."""
         window, room = step.window, most * lanes
         if 2 * y.width <= lanes:
@@ -138,11 +234,50 @@ class Tiles:
         lines = ceil(ceil(y.height / down) * width / lanes)
         rows = lines * lanes // width
         read = (rows - 1) * window.strides[0] + (window.size[0] - 1) * window.dilations[0] + 1
-        return cls(y.samples * down * across, lines, window.size[1] * read * ceil(width / lanes))
+        return cls(y.samples * down * across, lines, window.size[1] * read, ceil(width / lanes))
 
 
-def windows(step: Step, matrix: Matrix, cut: Blocks, y: Planes, lanes: int, across: int) -> dict[str, float]:
+def windows(step: Step, matrix: Matrix, cut: Blocks, y: Planes, processor: Processor, across: int) -> dict[str, float]:
     """The counts of ``windows``."""
-    tiles = Tiles.of(step, y, _most_lines(matrix, lanes), lanes, across)
-    counts = _products(matrix, matrix.blocks(cut), tiles.count * tiles.lines, tiles.count)
-    return counts | {_copying(step): tiles.count * tiles.copied * matrix.channels}
+    lanes = processor.isa.lanes
+    tiles = WindowTiles.of(step, y, _most_lines(matrix, processor.isa), lanes, across)
+    copied = tiles.rows * tiles.row_lines
+    of_matrix = _Tiles(tiles.count, tiles.lines, copied * lanes * VALUE_BYTES)
+    rows = tiles.count * matrix.channels * tiles.rows
+    counts = _products(step, matrix, cut, y, of_matrix, processor)
+    return counts | {_gathering(step): rows * tiles.row_lines, "row": rows}
+
+
+def vector(step: Step, matrix: Matrix, cut: Blocks, processor: Processor) -> dict[str, float]:
+    """The counts of ``vector``."""
+    counts = {
+        "call": 1.0,
+        "entry": matrix.entries,
+        "entry_row": matrix.rows * matrix.blocks(cut),
+        "far": max(matrix.entries * ENTRY_BYTES - processor.caches.second, 0.0),
+    }
+    return counts | _posts(step, ceil(matrix.rows / processor.isa.lanes))
+
+
+def slices(step: Step, matrix: Matrix, processor: Processor) -> dict[str, float]:
+    """The counts of ``slices``, for a weight whose zeros lie anywhere."""
+    count, columns = ceil(matrix.rows / SLICE), min(PLACES, matrix.channels)
+    blocks = ceil(matrix.channels / PLACES)
+    slots = SLICE * count * matrix.channels / columns * _longest(columns, matrix.density)
+    present = 1.0 - (1.0 - matrix.density) ** (SLICE * columns)
+    counts = {
+        "call": 1.0,
+        "slot": slots,
+        "slice": count * blocks * present,
+        "far": max(slots * SLOT_BYTES - processor.caches.second, 0.0),
+    }
+    return counts | _posts(step, ceil(matrix.rows / processor.isa.lanes))
+
+
+def _longest(columns: int, density: float) -> float:
+    """The expected entries of the longest row of a slice with so many columns."""
+    below, expected = 0.0, 0.0
+    for entries in range(columns):
+        below += comb(columns, entries) * density**entries * (1.0 - density) ** (columns - entries)
+        expected += 1.0 - min(below, 1.0) ** SLICE
+    return expected

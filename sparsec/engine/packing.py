@@ -22,9 +22,6 @@ from sparsec.kernels.weights import Source
 SHARED: Final = 4
 """The rows of a group that shares its columns."""
 
-WORTH: Final = 1.44
-"""Sharing pays up to so many times as many elements: each takes that much less time then."""
-
 SAMPLED: Final = 64
 """The rows that are looked at to see whether sharing pays."""
 
@@ -96,20 +93,18 @@ def _packing(name: str, pack: Any, groups: int) -> Packing:
     return Packing(name, make, PackedSource, lambda attrs: None, lambda packed: int(packed.nbytes))
 
 
-def stream(blocks: Blocks, pieces: int, groups: int = 1) -> Packing:
-    """Rows one by one, or in groups that share their columns where that pays, cut into blocks of channels."""
+def stream(blocks: Blocks, height: int, pieces: int, groups: int = 1) -> Packing:
+    """Rows one by one, or in groups of ``height`` that share their columns, cut into blocks of channels."""
 
     def pack(csr: Csr, weight: Weight) -> list[Stream]:
-        channels, taps = weight.shape[-2], prod(weight.shape[:-2])
-        height = SHARED if filling(csr, channels * taps) < WORTH else 1
-        return Stream.pieces(csr, channels, taps, blocks, height, pieces)
+        return Stream.pieces(csr, weight.shape[-2], prod(weight.shape[:-2]), blocks, height, pieces)
 
-    return _packing(f"stream/{blocks.least}-{blocks.most}-{blocks.entries}/{pieces}/{groups}", pack, groups)
+    return _packing(f"stream/{blocks.least}-{blocks.most}-{blocks.entries}/{height}/{pieces}/{groups}", pack, groups)
 
 
-def filling(csr: Csr, columns: int) -> float:
+def filling(csr: Csr, weight: Weight) -> float:
     """How many times as many elements are multiplied where four rows share their columns; from a sample of the rows."""
-    rows = len(csr.pointers) - 1
+    rows, columns = weight.matrix_shape
     sample = min(rows, SAMPLED)
     stop = int(csr.pointers[sample])
     row = np.repeat(np.arange(sample), np.diff(csr.pointers[: sample + 1]))

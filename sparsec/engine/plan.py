@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from sparsec.engine.choice import Choice, Machine, choose
+from sparsec.engine.choice import Choice, Chooser
 from sparsec.engine.memory import Memory
 from sparsec.engine.packing import Packed, address, pointer
 from sparsec.engine.steps import Planes, Post, Step, Window
 from sparsec.engine.translate import Translation
-from sparsec.kernels import WeightStore, library
+from sparsec.ir import Attrs
+from sparsec.kernels import Packing, library
 from sparsec.kernels.library import FUNCTIONS, KERNELS, OPERANDS, Library
 
 FLOAT_BYTES: Final = 4
 LINE_BYTES: Final = 64
+
+
+class Weights(Protocol):
+    """Where a plan has packed weights from."""
+
+    def packed(self, path: str, packing: Packing, attrs: Attrs) -> Any:
+        """A weight in a packed form."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +32,12 @@ class NativeStep:
     Attributes:
         step: the step.
         choice: how it multiplies; ``None`` where it does not.
+        structures: how many steps of the library it is.
     """
 
     step: Step
     choice: Choice | None
+    structures: int
 
 
 class NativePlan:
@@ -37,7 +47,8 @@ class NativePlan:
         translation: the segment.
         store: the weights.
         found: the library.
-        machine: what the choice of kernels depends on.
+        threads: how many run it.
+        choose: how steps multiply.
 
     Attributes:
         steps: what it does, for summaries.
@@ -45,7 +56,7 @@ class NativePlan:
         memories: how many there are, the arena included.
     """
 
-    def __init__(self, translation: Translation, store: WeightStore, found: Library, machine: Machine) -> None:
+    def __init__(self, translation: Translation, store: Weights, found: Library, threads: int, choose: Chooser) -> None:
         self._kept: list[Any] = []
         self._memory = Memory(translation.items, translation.planes, translation.external, translation.given)
         self._store = store
@@ -53,18 +64,17 @@ class NativePlan:
         structures: list[library.Step] = []
         self.steps: list[NativeStep] = []
         for step in self._memory.steps:
-            choice = None
-            if step.product is not None:
-                choice = choose(step, step.product, self._planes(step.x), self._planes(step.y), store, machine)
-            self.steps.append(NativeStep(step, choice))
-            structures += self._structures(step, choice)
+            choice = None if step.product is None else choose(step, self._memory.planes)
+            made = self._structures(step, choice)
+            self.steps.append(NativeStep(step, choice, len(made)))
+            structures += made
         array = (library.Step * len(structures))(*structures)
         scratch = max(found.scratch(found.kernels, pointer(structure)) for structure in array)
         scratch = -(-scratch // LINE_BYTES) * LINE_BYTES
         arena = self._memory.floats * FLOAT_BYTES
         plan = library.Plan(len(structures), self.memories, pointer(array), found.kernels, arena, scratch)
         self._kept += [array, plan]
-        self.nbytes = arena + scratch * machine.threads
+        self.nbytes = arena + scratch * threads
         self.address = pointer(plan)
 
     def _planes(self, value: str) -> Planes:

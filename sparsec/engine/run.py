@@ -11,8 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sparsec.engine.choice import Machine
-from sparsec.engine.costs import DEFAULT
+from sparsec.engine.choice import Chooser
 from sparsec.engine.plan import FLOAT_BYTES, LINE_BYTES, NativePlan
 from sparsec.engine.segments import Segment
 from sparsec.engine.translate import translate
@@ -69,7 +68,7 @@ class Arenas:
 
     def __init__(self, found: Library, threads: int) -> None:
         self.library = found
-        self.machine = Machine(found.isa, DEFAULT, threads)
+        self.threads = threads
         self._idle: deque[Arena] = deque()
 
     def take(self) -> Arena:
@@ -77,7 +76,7 @@ class Arenas:
         try:
             return self._idle.pop()
         except IndexError:
-            return Arena(self.library, self.machine.threads)
+            return Arena(self.library, self.threads)
 
     def give_back(self, arena: Arena) -> None:
         """Make an arena free for the next call."""
@@ -166,6 +165,7 @@ class NativeSegment:
         samples: in the batch.
         store: the weights.
         arenas: of the model.
+        choose: how steps multiply.
     """
 
     def __init__(
@@ -175,6 +175,7 @@ class NativeSegment:
         samples: int,
         store: WeightStore,
         arenas: Arenas,
+        choose: Chooser,
     ) -> None:
         self._arenas = arenas
         types = types_for(samples)
@@ -185,7 +186,7 @@ class NativeSegment:
         size = _part_size(segment, types, samples, store)
         self._parts = []
         for first, count, times in _cut(samples, size):
-            plan = NativePlan(translate(segment, types_for(count), store), store, arenas.library, arenas.machine)
+            plan = NativePlan(translate(segment, types_for(count), store), store, arenas.library, arenas.threads, choose)
             advance = (ctypes.c_int64 * plan.memories)(0, *(count * each for each in floats))
             self._parts.append(_Part(plan, times, advance, tuple(FLOAT_BYTES * first * each for each in floats)))
         self.steps = tuple(self._parts[0].plan.steps)
@@ -204,10 +205,12 @@ class NativeSegment:
         arena = Arena(found, 1)
         arena.reserve(self._nbytes)
         memory = (ctypes.c_void_p * part.plan.memories)(arena.address, *(array.ctypes.data for array in (*inputs, *outputs)))
-        times = np.zeros((rounds + 1, len(part.plan.steps)), np.int64)
+        sizes = [step.structures for step in part.plan.steps]
+        times = np.zeros((rounds + 1, sum(sizes)), np.int64)
         for row in times:
             found.profile(part.plan.address, memory, row.ctypes.data)
-        return [float(time) for time in np.median(times[1:], axis=0)]
+        by_step = np.add.reduceat(times[1:], np.cumsum([0, *sizes[:-1]]), axis=1)
+        return [float(time) for time in np.median(by_step, axis=0)]
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """The outputs for inputs of the right shapes and dtype."""

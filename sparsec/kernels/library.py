@@ -32,16 +32,23 @@ class Isa:
         name: as in the names of the kernels.
         bit: by which the library says that it has it.
         lanes: how many float32 a vector holds.
+        lines: the most vectors in a tile of a product, for groups of one row and of four; as in ``native/block.h``.
         permutes: whether it picks from 32 floats by one instruction.
     """
 
     name: str
     bit: int
     lanes: int
+    lines: tuple[int, int] = (8, 3)
     permutes: bool = False
 
 
-ISAS: Final = (Isa("avx512", 4, 16, permutes=True), Isa("avx2", 2, 8), Isa("neon", 8, 4), Isa("baseline", 1, 4))
+ISAS: Final = (
+    Isa("avx512", 4, 16, lines=(8, 6), permutes=True),
+    Isa("avx2", 2, 8),
+    Isa("neon", 8, 4),
+    Isa("baseline", 1, 4),
+)
 """All of them, the best first."""
 
 OFF: Final = "none"
@@ -135,6 +142,7 @@ class Library:
     """The library with the instruction set that was chosen.
 
     Attributes:
+        path: of its file.
         isa: the instruction set.
         kernels: the address of the table of its kernels.
         run: ``sparsec_run``.
@@ -145,6 +153,7 @@ class Library:
         profile: ``sparsec_profile``.
     """
 
+    path: Path
     isa: Isa
     kernels: int
     run: Callable[..., None]
@@ -249,5 +258,8 @@ def _bind(library: Any, isa: Isa) -> Library:
         found[name].argtypes, found[name].restype = arguments, result
     table = found["kernels"](isa.bit)
     return Library(
-        isa, table, *(found[name] for name in ("run", "scratch", "pool_new", "pool_free", "pool_threads", "profile"))
+        Path(library._name),
+        isa,
+        table,
+        *(found[name] for name in ("run", "scratch", "pool_new", "pool_free", "pool_threads", "profile")),
     )

@@ -39,6 +39,10 @@ class Blocks:
         columns = min(max(self.entries / max(density, 1e-9), self.least), self.most)
         return max(round(columns / taps), 1)
 
+    def scaled(self, scale: float) -> Blocks:
+        """Blocks so many times as wide."""
+        return Blocks(round(self.entries * scale), round(self.least * scale), round(self.most * scale))
+
 
 DENSE_BLOCKS: Final = Blocks(26, 128, 512)
 BATCH_BLOCKS: Final = Blocks(16, 96, 192)

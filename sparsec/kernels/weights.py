@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparsec.encodings import Csr, StoredTensor, decode, encode, nonzeros, to_csr
-from sparsec.encodings.stored import matrix_shape
+from sparsec.encodings.stored import from_matrix, matrix_shape
 from sparsec.ir import Array, Attrs
 
 
@@ -80,6 +80,28 @@ class StoredSource:
 
 
 @dataclass(frozen=True)
+class CsrSource:
+    """A weight whose compressed rows are at hand."""
+
+    rows: Csr
+    weight: Weight
+
+    def tensor(self) -> Array:
+        """The tensor, filled from the rows."""
+        matrix = np.zeros(self.weight.matrix_shape, self.rows.values.dtype)
+        matrix[np.repeat(np.arange(len(matrix)), np.diff(self.rows.pointers)), self.rows.indices] = self.rows.values
+        return from_matrix(matrix, self.weight.shape, self.weight.rows)
+
+    def csr(self) -> Csr:
+        """The rows themselves."""
+        return self.rows
+
+    def nonzeros(self) -> int:
+        """Counted over the values."""
+        return int(np.count_nonzero(self.rows.values))
+
+
+@dataclass(frozen=True)
 class TensorSource:
     """A weight whose decoded tensor is at hand."""
 
@@ -128,6 +150,10 @@ TENSOR = Packing(
 """The tensor itself, in its own layout."""
 
 
+Examination = Callable[[Csr, Weight], float]
+"""A figure that depends on where the zeros of a weight are."""
+
+
 class WeightStore:
     """The weights of one model, packed once for all its plans; may be used from several threads.
 
@@ -140,6 +166,7 @@ class WeightStore:
         self._weights = {path: Weight(path, t.shape, t.rows, t.dtype) for path, t in tensors.items()}
         self._mapped = frozenset(path for path, stored in tensors.items() if _is_mapped(stored))
         self._nonzeros: dict[str, int] = {}
+        self._examined: dict[tuple[str, Examination], float] = {}
         self._packed: dict[tuple[str, str, Hashable], tuple[Packing, Any]] = {}
         self._lock = RLock()
 
@@ -173,6 +200,26 @@ class WeightStore:
                 if packing.back is not None and path not in self._mapped:
                     self._sources[path] = packing.back(packed, weight)
             return self._packed[key][1]
+
+    def examine(self, path: str, examination: Examination) -> float:
+        """A figure about a weight, found at the first call.
+
+        The compressed rows that it is found from are kept for the packing that follows, which lets go of them.
+        """
+        key = (path, examination)
+        with self._lock:
+            if key not in self._examined:
+                weight, csr = self._weights[path], self._sources[path].csr()
+                self._examined[key] = examination(csr, weight)
+                if isinstance(self._sources[path], StoredSource) and path not in self._mapped:
+                    self._sources[path] = CsrSource(csr, weight)
+            return self._examined[key]
+
+    def pack_apart(self, path: str, packing: Packing, attrs: Attrs) -> Any:
+        """A weight in a packed form that is not kept, unless it is kept already; for trials."""
+        with self._lock:
+            kept = self._packed.get((path, packing.name, packing.key(attrs)))
+            return packing.make(self._sources[path], self._weights[path], attrs) if kept is None else kept[1]
 
     @property
     def nbytes(self) -> int:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from sparsec.engine import Arenas, NativeSegment, Segment, divide
+from sparsec.engine.calibration import machine_of
+from sparsec.engine.choice import Cheapest
 from sparsec.ir import ABSENT, BATCH, Array, Attrs, Graph, Node, TensorType
 from sparsec.kernels import (
     IN_PLACE,
@@ -140,6 +142,7 @@ class Planner:
         self._symbolic = infer_types(graph)
         found = library.status().library
         self._arenas = None if found is None else Arenas(found, native_threads)
+        self._chooser = None if found is None else Cheapest(store, machine_of(found))
 
     def plan(self, sizes: Mapping[str, int]) -> Plan:
         """The plan for given sizes of the model's symbols.
@@ -243,11 +246,12 @@ class Planner:
 
     def _native(self, segment: Segment, sizes: Mapping[str, int]) -> NativeSegment:
         assert self._arenas is not None
+        assert self._chooser is not None
 
         def types_for(samples: int) -> Mapping[str, TensorType]:
             return infer_types(self._graph.bind({**sizes, BATCH: samples}))
 
-        return NativeSegment(segment, types_for, sizes[BATCH], self._store, self._arenas)
+        return NativeSegment(segment, types_for, sizes[BATCH], self._store, self._arenas, self._chooser)
 
     def _native_step(
         self, segment: Segment, native: NativeSegment, slots: Mapping[str, int]
