@@ -30,19 +30,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Args:
         arguments: of the command line; ``None`` for those of this process.
+
+    Raises:
+        SystemExit: sparsec computed something wrong; the results are written nevertheless.
     """
     options = _parser().parse_args(arguments)
     results = Results()
     if options.fresh:
         shutil.rmtree(FOLDER, ignore_errors=True)
     engines = [engine for name, engine in ENGINES.items() if name in {REFERENCE, SPARSEC, *options.peers}]
+    wrong = []
     for case in () if options.tables else _cases(options):
         with Workers() as workers, threadpool_limits(1, user_api="blas"):
             facts = measure(case, engines, options.rounds, workers)
             results.add(facts, workers.versions)
         for fact in facts:
             print(_line(fact), flush=True)
+            wrong += fact.wrong
     results.write()
+    if wrong:
+        raise SystemExit("\n".join(wrong))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,8 +82,7 @@ def _workloads(names: Sequence[str]) -> list[Workload]:
 def _line(fact: Fact) -> str:
     others = {name: fact.speedup(name) for name in fact.milliseconds if name != REFERENCE}
     shown = " ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
-    where = f"{fact.workload} batch {fact.batch} threads {fact.threads} zeros {fact.sparsity:.0%}"
-    return f"{where}: {fact.milliseconds[REFERENCE]:.3g} ms; {shown}; off by {fact.error:.1e}"
+    return f"{fact}: {fact.milliseconds[REFERENCE]:.3g} ms; {shown}; off by {fact.error:.1e}"
 
 
 if __name__ == "__main__":

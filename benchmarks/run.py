@@ -5,6 +5,7 @@ from __future__ import annotations
 import families
 import import_time
 import kernels
+import memory
 import native
 import networks
 import recurrent
@@ -14,7 +15,7 @@ import widths
 
 def main() -> None:
     """Run them one after the other, those first that others disturb most."""
-    for benchmark in (import_time, kernels, native, networks, recurrent, shrunk, widths, families):
+    for benchmark in (import_time, kernels, native, memory, networks, recurrent, shrunk, widths, families):
         print(f"--- {benchmark.__name__}", flush=True)
         benchmark.main()
 

@@ -40,6 +40,14 @@ class Artefacts:
         """The pruned model for sparsec."""
         return self._pruned(sparsity)[0]
 
+    def stored_bundle(self, sparsity: float) -> Path:
+        """The same in a form that can be mapped into memory."""
+        target = self._path(f"{sparsity:g}-stored.npz")
+        if not target.exists():
+            self._prune(sparsity)
+            sparsec.compile(self._model, verify=False, level="stored").save(target)
+        return target
+
     def pruned_onnx(self, sparsity: float, batch: int) -> Path:
         """The pruned model in ONNX, with zeros among dense weights."""
         return self._fixed(self._pruned(sparsity)[1], batch)

@@ -42,6 +42,14 @@ class Fact:
         """What a newer fact of the same replaces."""
         return self.workload, self.batch, self.threads, self.sparsity
 
+    @property
+    def wrong(self) -> list[str]:
+        """What of sparsec was not measured: all that can keep it from that is a wrong output."""
+        return [f"{name} at {self}: {reason}" for name, reason in self.missing.items() if name.startswith(SPARSEC)]
+
+    def __str__(self) -> str:
+        return f"{self.workload} batch {self.batch} threads {self.threads} zeros {self.sparsity:.0%}"
+
     def net(self, engine: str) -> float | None:
         """The milliseconds of an engine, less the conversion of a single layer; none where it was not measured."""
         found = self.milliseconds.get(engine)

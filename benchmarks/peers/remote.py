@@ -19,6 +19,11 @@ from sparsec.ir import Array
 SCRIPT = Path(__file__).with_name("worker.py")
 
 
+def clean_environment() -> dict[str, str]:
+    """The variables of this process without what is on its path, such as a checkout of sparsec."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 class RemoteError(Exception):
     """An engine failed; the message is its own."""
 
@@ -36,10 +41,13 @@ class Worker:
         self._engine = engine
         self._folder = folder
         command = [str(python), str(SCRIPT), engine]
-        # Nothing that is on the path of this process, such as a checkout of sparsec, belongs there.
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=clean_environment(),
         )
         self.version = str(self._read()["version"])
 
