@@ -127,7 +127,7 @@ def test_running_with_numpy_alone_says_that_it_is_slower(case):
 def test_native_kernels_run_with_numpy_alone(case):
     found = run(case, "numpy", isa="")
     assert "scipy" not in found["modules"]
-    assert {"conv/native", "depthwise_conv/native"} <= set(found["kernels"])
+    assert any(name.startswith("native/") for name in found["kernels"])
     assert all("native" not in text for text in found["warnings"])
 
 
