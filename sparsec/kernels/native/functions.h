@@ -14,6 +14,9 @@ INLINE ivec integers(vec v) { return __builtin_convertvector(v, ivec); }
 INLINE vec floats(ivec v) { return __builtin_convertvector(v, vec); }
 
 INLINE vec nearest(vec v) {
+#if SPARSEC_BYTES == 64
+    return (vec)_mm512_roundscale_ps((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
     /* Adding and taking away 1.5 * 2^23 leaves no bits for a fraction. */
     const vec magic = splat(12582912.0f);
     vec sum = v + magic;
@@ -24,12 +27,28 @@ INLINE vec nearest(vec v) {
     __asm__("" : "+w"(sum));
 #endif
     return sum - magic;
+#endif
 }
 
-/* v * 2^n, for n in [-252, 252]: in two steps, since 2^n need not be a float. */
-INLINE vec scaled(vec v, ivec n) {
-    const ivec half = n >> 1;
-    return v * as_float((half + 127) << 23) * as_float((n - half + 127) << 23);
+/* v * 2^n, for whole n in [-252, 252]. */
+INLINE vec scaled(vec v, vec n) {
+#if SPARSEC_BYTES == 64
+    return (vec)_mm512_scalef_ps((__m512)v, (__m512)n);
+#else
+    /* In two steps, since 2^n need not be a float. */
+    const ivec whole = integers(n), half = whole >> 1;
+    return v * as_float((half + 127) << 23) * as_float((whole - half + 127) << 23);
+#endif
+}
+
+/* a / b, for b in [1, 2]: a division takes as long as many multiplications. */
+INLINE vec quotient(vec a, vec b) {
+#if SPARSEC_BYTES == 64
+    const vec rough = (vec)_mm512_rcp14_ps((__m512)b), inverse = rough * (2.0f - b * rough), near = a * inverse;
+    return near + inverse * (a - b * near);
+#else
+    return a / b;
+#endif
 }
 
 /* exp(v): v = n log(2) + r, and a polynomial in r (Cephes, expf). */
@@ -43,7 +62,7 @@ INLINE vec exponential(vec v) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    return scaled(p * r * r + r + 1.0f, integers(n));
+    return scaled(p * r * r + r + 1.0f, n);
 }
 
 /* log(v): v = 2^n m with m near 1, and a polynomial in m - 1 (Cephes, logf). */
@@ -72,10 +91,10 @@ INLINE vec logarithm(vec v) {
 /* 1 / (1 + exp(-v)): with exp(-|v|), so that small results keep all their digits. */
 INLINE vec logistic(vec v) {
     const vec e = exponential(-absolute(v));
-    return choose(v < 0.0f, e, splat(1.0f)) / (1.0f + e);
+    return quotient(choose(v < 0.0f, e, splat(1.0f)), 1.0f + e);
 }
 
-/* tanh(v): a polynomial where v is small, else from exp(2 |v|) (Cephes, tanhf). */
+/* tanh(v): a polynomial where v is small (Cephes, tanhf), else from exp(-2 |v|). */
 INLINE vec hyperbolic(vec v) {
     const vec z = v * v, size = absolute(v);
     vec p = splat(-5.70498872745e-3f);
@@ -83,7 +102,7 @@ INLINE vec hyperbolic(vec v) {
     p = p * z - 5.37397155531e-2f;
     p = p * z + 1.33314422036e-1f;
     p = p * z - 3.33332819422e-1f;
-    const vec large = signed_as(1.0f - 2.0f / (exponential(size + size) + 1.0f), v);
+    const vec e = exponential(-(size + size)), large = signed_as(quotient(1.0f - e, 1.0f + e), v);
     return choose(size < 0.625f, p * z * v + v, large);
 }
 
