@@ -29,9 +29,9 @@ MEASURES = {"resident": "Resident", "peak": "Peak", "import": "Import", "ready":
 
 TEXT = f"""\
 ResNet-50 at batch 1 with one thread, in fresh processes that take turns, medians of {ROUNDS}: sparsec with {SPARSITY:.0%}
-of the weights zero, the others with the dense original. Memory is that over a process with NumPy and the input alone, after the first
-answer, and at most. *Import* is the time to import the engine, *Ready* from there until the model can be called, *First answer*
-from there until it has been. In brackets the share of ONNX Runtime's."""
+of the weights zero, the others with the dense original. Memory is that over a process with NumPy and the input alone, after
+the first answer, and at most. *Import* is the time to import the engine, *Ready* from there until the model can be called,
+*First answer* from there until it has been. In brackets the share of ONNX Runtime's."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class UnavailableError(Exception):
     """An engine cannot be measured; the message is the reason."""
 
 
+class UnfitError(Exception):
+    """An engine is not made for such a model."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What an engine is to open.
@@ -106,7 +110,7 @@ class Engine:
     Attributes:
         name: on the command line and in results.
         title: in tables.
-        open: opens a model; raises :class:`UnavailableError` where it cannot.
+        open: opens a model; raises :class:`UnavailableError` or :class:`UnfitError` where it cannot.
         sparse: whether it runs the pruned model; the others run the dense original, whose time does not depend on zeros.
         checked: whether its outputs can be checked: it computes in float32, and all of the model.
     """
@@ -208,9 +212,9 @@ def _scipy(setting: Setting) -> Opened:
 
     workload = setting.artefacts.workload
     if setting.threads > 1:
-        raise UnavailableError("its products of sparse matrices use one thread")
+        raise UnfitError("products of sparse matrices use one thread")
     if not workload.layer or workload.name.startswith("3x3"):
-        raise UnavailableError("it has matrix products alone: dense layers and 1x1 convolutions")
+        raise UnfitError("there are matrix products alone: dense layers and 1x1 convolutions")
     matrix = sparse.csr_array(setting.artefacts.kernel(setting.sparsity))
     # A column for each position of a sample, or for each sample: what it is fastest with.
     x = np.ascontiguousarray(np.moveaxis(workload.inputs(setting.batch), -1, 0).reshape(matrix.shape[1], -1))

@@ -19,6 +19,7 @@ from peers.engines import (
     Opened,
     Setting,
     UnavailableError,
+    UnfitError,
     open_edges,
     open_onnx,
 )
@@ -87,13 +88,14 @@ class _Run:
             error = _error(opened.output(), expected) if engine.checked else 0.0
         except (UnavailableError, RemoteError) as problem:
             self.missing[key] = str(problem)
-            return
-        self.errors[key] = error
-        # It may not be a number either.
-        if error <= TOLERANCE:
-            self.calls[key] = opened
+        except UnfitError:
+            pass
         else:
-            self.missing[key] = f"it is off by {error:.2g} of the range of the outputs"
+            # The error may not be a number either.
+            if error <= TOLERANCE:
+                self.calls[key], self.errors[key] = opened, error
+            else:
+                self.missing[key] = f"it is off by more than {TOLERANCE:g} of the range of the outputs"
 
 
 def measure(case: Case, engines: Sequence[Engine], rounds: int, workers: Workers) -> list[Fact]:
