@@ -137,6 +137,28 @@ class Plan(ctypes.Structure):
     ]
 
 
+class CompressedRows(ctypes.Structure):
+    """``sparsec_packing``."""
+
+    _fields_ = [
+        *((name, _INT) for name in ("rows", "channels", "taps", "width", "height", "unused")),
+        *((name, POINTER) for name in ("pointers", "indices", "values")),
+    ]
+
+
+@dataclass(frozen=True)
+class Packers:
+    """The functions that pack weights.
+
+    Attributes:
+        count: ``sparsec_pack_count``.
+        fill: ``sparsec_pack_fill``.
+    """
+
+    count: Callable[..., None]
+    fill: Callable[..., None]
+
+
 @dataclass(frozen=True)
 class Library:
     """The library with the instruction set that was chosen.
@@ -204,7 +226,7 @@ def _status(wanted: str, folder: str) -> Status:
     names = [isa.name for isa in ISAS]
     if wanted not in ("", OFF, *names):
         raise InputError(f"{VARIABLE} is {wanted!r}; use one of {', '.join(names)}, or {OFF} for no native kernels")
-    found = _load(Path(folder) if folder else Path(__file__).parent / "native")
+    found = _load(_folder(folder))
     if found is None:
         return Status(None, built=False, off=wanted == OFF)
     present = _isas(found.sparsec_isas())
@@ -230,6 +252,10 @@ def _isas(bits: int) -> list[Isa]:
     return [isa for isa in ISAS if isa.bit & bits]
 
 
+def _folder(given: str) -> Path:
+    return Path(given) if given else Path(__file__).parent / "native"
+
+
 def _load(folder: Path) -> Any:
     """The library, or ``None`` where it was not built, or for another version or machine."""
     for path in sorted(folder.glob("libsparsec_native.*")):
@@ -240,6 +266,28 @@ def _load(folder: Path) -> Any:
         if library.sparsec_abi() == ABI:
             return library
     return None
+
+
+def packers() -> Packers | None:
+    """The functions that pack weights, which are the same for every instruction set; ``None`` where there is no library."""
+    return _packers(os.environ.get(FOLDER, ""))
+
+
+@cache
+def _packers(folder: str) -> Packers | None:
+    found = _load(_folder(folder))
+    return None if found is None else Packers(*(_checked(found, name, count) for name, count in (("count", 2), ("fill", 4))))
+
+
+def _checked(library: Any, name: str, arguments: int) -> Callable[..., None]:
+    function = getattr(library, f"sparsec_pack_{name}")
+    function.argtypes, function.restype = [POINTER] * arguments, _INT
+
+    def call(*given: Any) -> None:
+        if not function(*given):
+            raise MemoryError("there is no memory to pack a weight")
+
+    return call
 
 
 def _bind(library: Any, isa: Isa) -> Library:

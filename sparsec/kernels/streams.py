@@ -5,17 +5,19 @@ Both forms depend on the weight alone, not on the machine or on the sizes of the
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from sparsec.encodings import Csr
 from sparsec.encodings.stored import from_matrix
 from sparsec.ir import Array
+from sparsec.kernels import library
 from sparsec.kernels.library import Matrix, Slices
 from sparsec.kernels.weights import Packing, Source, Weight
 
@@ -95,36 +97,26 @@ class Stream:
     @classmethod
     def pack(cls, csr: Csr, channels: int, taps: int, cut: Blocks = DENSE_BLOCKS, height: int = 1) -> Stream:
         """Packs compressed rows, whose columns are the channels of each element of the window in turn."""
-        all_rows = len(csr.pointers) - 1
-        rows = -(-all_rows // height)
-        row, indices, values = _grouped(csr, channels * taps, height)
-        width = min(cut.channels(len(values) / max(rows * channels * taps, 1), taps), max(channels, 1))
-        blocks = -(-channels // width)
-        tap, channel = np.divmod(indices, channels)
-        block, place = np.divmod(channel, width)
-        column = place * taps + tap
-        lengths = np.bincount(block * rows + row, minlength=blocks * rows).reshape(blocks, rows)
+        rows = len(csr.pointers) - 1
+        groups, columns = -(-rows // height), channels * taps
+        entries = len(csr.values)
+        if height > 1:
+            entries = int(_Packer(csr, channels, taps, max(channels, 1), height).lengths().sum())
+        width = min(cut.channels(entries / max(groups * columns, 1), taps), max(channels, 1))
+        packer = _Packer(csr, channels, taps, width, height)
+        lengths = packer.lengths()
+        blocks = len(lengths)
         by_length = np.argsort(lengths, axis=1, kind="stable")
-        rank = np.empty_like(by_length)
-        np.put_along_axis(rank, by_length, np.broadcast_to(np.arange(rows), rank.shape), axis=1)
-        sequence = np.argsort((block * rows + rank[block, row]) * (width * taps) + column, kind="stable")
         sorted_lengths = np.take_along_axis(lengths, by_length, axis=1)
+        begins = np.empty(lengths.shape, np.int64)
+        np.put_along_axis(begins, by_length, (np.cumsum(sorted_lengths) - sorted_lengths.reshape(-1)).reshape(lengths.shape), 1)
         # The first and the last block have every row: there the output begins, and ends.
         named = sorted_lengths > 0
         named[0] = named[-1] = True
         counts, runs = _runs(sorted_lengths[named], np.nonzero(named)[0], blocks)
-        return cls(
-            all_rows,
-            channels,
-            taps,
-            height,
-            np.minimum(np.arange(blocks + 1) * width, channels).astype(np.int32),
-            counts,
-            runs,
-            (by_length[named] * height).astype(np.int32),
-            column[sequence].astype(np.uint16),
-            np.ascontiguousarray(values[sequence], np.float32),
-        )
+        starts = np.minimum(np.arange(blocks + 1) * width, channels).astype(np.int32)
+        order = (by_length[named] * height).astype(np.int32)
+        return cls(rows, channels, taps, height, starts, counts, runs, order, *packer.entries(begins))
 
     def csr(self) -> Csr:
         """The compressed rows."""
@@ -172,16 +164,75 @@ def _to_csr(row: Array, column: Array, values: Array, rows: int, columns: int) -
     return Csr(pointers, column[sequence].astype(np.int32), values[sequence])
 
 
-def _grouped(csr: Csr, columns: int, height: int) -> tuple[Array, Array, Array]:
-    """Group, column and values of each entry, where the entries of ``height`` rows in one column are one."""
-    row = np.repeat(np.arange(len(csr.pointers) - 1), np.diff(csr.pointers))
-    column = csr.indices.astype(np.int64)
-    if height == 1:
-        return row, column, csr.values
-    places, entry = np.unique(row // height * columns + column, return_inverse=True)
-    values = np.zeros((len(places), height), np.float32)
-    values[entry, row % height] = csr.values
-    return places // columns, places % columns, values
+@dataclass(frozen=True)
+class _Packer:
+    """Compressed rows on their way into a stream: in the native library, where there is one, which takes far less time."""
+
+    csr: Csr
+    channels: int
+    taps: int
+    width: int
+    height: int
+
+    @property
+    def _groups(self) -> int:
+        return -(-(len(self.csr.pointers) - 1) // self.height)
+
+    @property
+    def _blocks(self) -> int:
+        return max(-(-self.channels // self.width), 1)
+
+    def lengths(self) -> Array:
+        """The entries of each group in each block, ``[blocks, groups]``."""
+        packers = library.packers()
+        if packers is None:
+            (block, group, _), _ = self._sorted
+            lengths = np.bincount(block * self._groups + group, minlength=self._blocks * self._groups)
+            return lengths.reshape(self._blocks, self._groups)
+        lengths = np.zeros((self._blocks, self._groups), np.int32)
+        packers.count(self._structure, _address(lengths))
+        return lengths
+
+    def entries(self, begins: Array) -> tuple[Array, Array]:
+        """The columns and values in the order of the stream.
+
+        Args:
+            begins: where the entries of each group in each block begin, ``[blocks, groups]``.
+        """
+        shape = (self.height,) if self.height > 1 else ()
+        packers = library.packers()
+        if packers is None:
+            (block, group, column), values = self._sorted
+            sequence = np.argsort(begins[block, group], kind="stable")
+            return column[sequence].astype(np.uint16), values[sequence].reshape(-1, *shape)
+        total = len(self.csr.values) if self.height == 1 else int(self.lengths().sum())
+        columns, values = np.empty(total, np.uint16), np.empty((total, *shape), np.float32)
+        packers.fill(self._structure, _address(begins), _address(columns), _address(values))
+        return columns, values
+
+    @cached_property
+    def _arrays(self) -> tuple[Array, Array, Array]:
+        pointers, indices = (np.ascontiguousarray(array, np.int32) for array in self.csr[:2])
+        return pointers, indices, np.ascontiguousarray(self.csr.values, np.float32)
+
+    @cached_property
+    def _structure(self) -> Any:
+        rows = len(self.csr.pointers) - 1
+        sizes = (rows, self.channels, self.taps, self.width, self.height, 0)
+        return ctypes.byref(library.CompressedRows(*sizes, *map(_address, self._arrays)))
+
+    @cached_property
+    def _sorted(self) -> tuple[tuple[Array, Array, Array], Array]:
+        """Block, group and column in the block of each entry, and its values, by group and then by channel and tap."""
+        row = np.repeat(np.arange(len(self.csr.pointers) - 1), np.diff(self.csr.pointers))
+        tap, channel = np.divmod(self.csr.indices.astype(np.int64), max(self.channels, 1))
+        columns = self.channels * self.taps
+        places, entry = np.unique(row // self.height * columns + channel * self.taps + tap, return_inverse=True)
+        values = np.zeros((len(places), self.height), np.float32)
+        values[entry, row % self.height] = self.csr.values
+        group, rank = np.divmod(places, max(columns, 1))
+        block, column = np.divmod(rank, self.width * self.taps)
+        return (block, group, column), values
 
 
 def _divide(csr: Csr, count: int) -> list[Csr]:
