@@ -29,7 +29,7 @@ ATTRS: dict[str, dict[str, Any]] = {
     "depthwise_conv": WINDOW,
     "conv_transpose": {"strides": (2, 2), "dilations": (1, 1), "crops": (0, 0, 0, 0)},
 }
-NOT_FITTED = ("cache_bytes", "native_cache_bytes", "thread_gain")
+NOT_FITTED = ("cache_bytes", "thread_gain")
 
 
 @dataclass(frozen=True)

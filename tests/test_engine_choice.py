@@ -9,15 +9,25 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from kernel_steps import run_step
 
+from sparsec.bundle import write_bundle
 from sparsec.cli.app import run
+from sparsec.encodings import encode
 from sparsec.engine import calibration
 from sparsec.engine.calibration import CASES, Case, calibrate, fit, forget, keep, kept_calibration, least_squares, make
-from sparsec.engine.choice import Cheapest
+from sparsec.engine.choice import SCALES, Cheapest, candidates
 from sparsec.engine.costs import NAMES, Coefficients
 from sparsec.engine.defaults import DEFAULTS
 from sparsec.engine.steps import Planes
-from sparsec.kernels import library
+from sparsec.engine.trial import Stopwatch
+from sparsec.engine.tuning import Fastest
+from sparsec.errors import InputError
+from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
+from sparsec.kernels import WeightStore, library
+from sparsec.lowering import lower
+from sparsec.ops import make_node
+from sparsec.runtime import load
 
 pytestmark = pytest.mark.skipif(not library.status().isas, reason="the native library was not built")
 
@@ -199,3 +209,156 @@ def test_a_form_that_is_there_is_taken_where_it_is_nearly_as_good(found):
     first = chooser(step, planes)
     wider = {name: replace(value, samples=64) for name, value in planes.items()}
     assert chooser(step, wider).packing.name == first.packing.name
+
+
+class Planted:
+    """A timer for which one candidate, by its label, takes so many times what the others take."""
+
+    def __init__(self, label, share):
+        self.label, self.share, self.calls = label, share, 0
+
+    def __call__(self, step, planes, choices):
+        self.calls += 1
+        return [100.0 * (self.share if choice.label == self.label else 1.0) for choice in choices]
+
+
+def same(a, b):
+    return (a.kernel, a.packing.name, a.options) == (b.kernel, b.packing.name, b.options)
+
+
+@pytest.mark.parametrize("case", [Case(Planes(1, 28, 28, 64), 64, 0.1, (3, 3)), Case(Planes(1, 14, 14, 256), 128, 0.1)])
+def test_tuning_picks_the_faster_candidate(found, case):
+    step, planes, store = make(case, np.random.default_rng(0))
+    usual = Cheapest(store, machine(found)).choose(step, planes)
+    others = [each for each in candidates(step, planes, store, machine(found), SCALES) if not same(each, usual)]
+    other = min(others, key=lambda each: each.nanoseconds)
+    for share, wanted in ((0.9, other), (0.98, usual), (1.0, usual)):
+        timer = Planted(other.label, share)
+        tuned = Fastest(Cheapest(store, machine(found)), timer)
+        assert same(tuned(step, planes), wanted), share
+        assert tuned(replace(step, y="y"), planes) is tuned(step, planes)
+        assert timer.calls == 1
+
+
+def test_the_stopwatch_times_what_runs(found):
+    """More work takes longer; both are far from noise."""
+    rng = np.random.default_rng(0)
+    times = []
+    for filters in (16, 512):
+        step, planes, store = make(Case(Planes(1, 28, 28, 128), filters, 0.2), rng)
+        times.append(min(Stopwatch(found, store)(step, planes, candidates(step, planes, store, machine(found)))))
+        assert store.nbytes == 0  # nothing that was tried is kept
+    assert times[1] > 4 * times[0] > 0
+
+
+LAYERS = [
+    Case(Planes(2, 9, 11, 12), 10, 0.3, (3, 3)),
+    Case(Planes(1, 14, 15, 40), 21, 0.1, (3, 3), stride=2),
+    Case(Planes(1, 17, 17, 24), 22, 1.0, (1, 7)),
+    Case(Planes(1, 33, 70, 3), 8, 0.5, (3, 3)),
+    Case(Planes(3, 8, 8, 64), 18, 0.1),
+    Case(Planes(2, 25, 25, 20), 18, 1.0),
+    Case(Planes(1, 9, 9, 100), 30, 0.2, tall=True),
+    Case(Planes(37, 1, 1, 700), 50, 0.05),
+    Case(Planes(1, 1, 1, 700), 50, 0.05),
+]
+
+
+@pytest.mark.parametrize("name", library.status().isas)
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: f"{case.x.channels}-{case.filters}")
+def test_all_candidates_give_the_same(case, name, monkeypatch):
+    monkeypatch.setenv("SPARSEC_ISA", name)
+    rng = np.random.default_rng(7)
+    step, planes, store = make(case, rng)
+    kernel, y = store.weight("w"), planes["y"]
+    weight = store.array("w") * rng.standard_normal(kernel.shape, np.float32)
+    store = WeightStore({"w": encode(weight, kernel.rows, "csr")})
+    x = rng.standard_normal((case.x.samples, case.x.height, case.x.width, case.x.channels), np.float32)
+    pads = [(before, size - 1 - before) for size, before in zip(case.size, step.window.pads, strict=True)]
+    padded = np.pad(x.astype(np.float64), ((0, 0), *pads, (0, 0)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, case.size, axis=(1, 2))[:, :: case.stride, :: case.stride]
+    expected = np.einsum("nhwcij,ijco->nhwo", views, weight.astype(np.float64).reshape(*case.size, -1, case.filters))
+    found = candidates(step, planes, store, machine(library.status().library), SCALES)
+    window = library.Window(*case.size, case.stride, case.stride, 1, 1, *step.window.pads)
+    for choice in found:
+        packed = store.pack_apart("w", choice.packing, {})
+        (weights,) = packed.structures
+        given = run_step(choice.kernel, x, expected.shape, weights=weights, window=window, options=choice.options)
+        np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max(), err_msg=choice.label)
+    assert len({choice.label for choice in found}) == len(found)
+    assert len(found) > 1 or y.positions == 1 or case.x.channels < 100
+
+
+# --- what is shown -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A small network with a step that does not run natively."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "k": rng.standard_normal((3, 3, 8, 16), np.float32) * (rng.random((3, 3, 8, 16)) < 0.2),
+        "g": rng.standard_normal((3, 3, 8, 12), np.float32),
+        "d": rng.standard_normal((12, 5), np.float32),
+    }
+    conv = {"strides": (1, 1), "dilations": (1, 1), "padding": "same"}
+    nodes = (
+        make_node("conv", "first", ["x", "k"], ["a"], **conv),
+        make_node("relu", "r", ["a"], ["b"]),
+        make_node("cumsum", "sums", ["b"], ["c"], axis=1),
+        make_node("conv", "grouped", ["c", "g"], ["e"], **conv, groups=2),
+        make_node("reduce_mean", "mean", ["e"], ["f"], axes=(1, 2), keepdims=False),
+        make_node("dense", "last", ["f", "d"], ["y"]),
+    )
+    x = Input("x", TensorType("float32", (symbol(BATCH), 10, 12, 8)))
+    path = tmp_path / "model.npz"
+    write_bundle(path, lower(Graph((x,), (Port("y", "y"),), nodes, weights)))
+    return path
+
+
+@pytest.mark.parametrize("options", [(), ("--tune",), ("--batch", "3", "--threads", "1")])
+def test_inspect_shows_how_a_bundle_runs(bundle, capsys, options):
+    runtime = result(capsys, "inspect", str(bundle), "--runtime", *options)["runtime"]
+    assert runtime["tuned"] == ("--tune" in options)
+    assert runtime["batch"] == (3 if "--batch" in options else 1)
+    steps = {step["node"]: step for step in runtime["steps"]}
+    assert [*steps] == ["first", "sums", "grouped", "mean", "last"]
+    assert steps["first"]["fused"] == ["relu"]
+    assert steps["first"]["kernel"].split("/")[:2] in (["native", "windows"], ["native", "unrolled"])
+    assert not steps["sums"]["native"]
+    assert "not native: its operator has no native kernel" in steps["sums"]["reason"]
+    assert all(step["native"] for name, step in steps.items() if name != "sums")
+    assert all(step["measured"] > 0 for step in steps.values())
+    assert all(steps[name]["microseconds"] > 0 for name in ("first", "grouped", "last"))
+    assert runtime["total"] == pytest.approx(runtime["between"] + sum(step["measured"] for step in steps.values()))
+    assert runtime["call"] > 0
+    assert run(["inspect", str(bundle), "--runtime", *options]) == 0
+    text = capsys.readouterr().out
+    for part in ("native/", "not native", "to and from the native layout", "1 of 5 steps do not run natively", "100.0 %"):
+        assert part in text
+
+
+def test_the_groups_of_a_step_are_measured_together(bundle):
+    model = load(bundle)
+    profile = model.profile(np.zeros((2, 10, 12, 8), np.float32), 3)
+    assert [step.node for step in profile.steps] == [step.node for step in model.plan(2)]
+    with pytest.raises(InputError, match="empty batch"):
+        model.profile(np.zeros((0, 10, 12, 8), np.float32))
+
+
+def test_inspect_refuses_what_makes_no_sense(bundle, tmp_path, capsys):
+    for arguments in (
+        [str(bundle), "--tune"],
+        [str(bundle), "--batch", "2"],
+        [str(bundle), "--runtime", "--batch", "0"],
+        [str(bundle), "--runtime", "--threads", "0"],
+        [str(tmp_path / "model.keras"), "--runtime"],
+        [str(tmp_path / "none.npz"), "--runtime"],
+    ):
+        assert run(["inspect", *arguments]) == 2, arguments
+        assert capsys.readouterr().err.startswith("error:")
+
+
+def test_a_tuned_model_gives_the_same_outputs(bundle):
+    x = np.random.default_rng(1).standard_normal((4, 10, 12, 8), np.float32)
+    np.testing.assert_allclose(load(bundle, tune=True)(x), load(bundle)(x), rtol=1e-4, atol=1e-4)

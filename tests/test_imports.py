@@ -62,13 +62,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layers": {*PORTABLE, "lowering"},
     "record": {*PORTABLE, "lowering", "layers", "passes"},
     "inspection": {*PORTABLE, "frontends", "passes", "lowering", "layers", "record"},
+    "profiling": {*PORTABLE, "sampling", "kernels", "engine", "runtime"},
     "verification": {*COMPILING, *STAGES},
     "compiler": {*COMPILING, *STAGES},
     "pruning": {*CORE, "frontends", "passes"},
     "bench": {*CORE, "processor", "quiet", "arrays", "comparison", "sampling", "frontends", "runtime", "bundle"},
     "bench_table": {"bench", "text"},
     "demo": {*COMPILING, *STAGES, "compiler", "pruning", "bench", "bench_table"},
-    "cli": {*COMPILING, *STAGES, "compiler", "pruning", "bench", "bench_table", "demo"},
+    "cli": {*COMPILING, *STAGES, "profiling", "compiler", "pruning", "bench", "bench_table", "demo"},
     "__main__": {"cli"},
 }
 """What each module or package of sparsec may import from the others; the package itself gives its version to all."""

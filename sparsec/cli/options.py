@@ -13,6 +13,9 @@ from sparsec.passes import Rounding, multiple_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout (described in formats/cli.md).")]
 KerasFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A Keras file: .keras, .h5 or .hdf5.", show_default=False)]
+Tune = Annotated[
+    bool, typer.Option("--tune", help="Choose native kernels by timing them on this model, not by the cost model.")
+]
 InputShape = Annotated[
     list[str],
     typer.Option(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sparsec.arrays import check_output_suffix, load_inputs, save_outputs
-from sparsec.cli.options import Json
+from sparsec.cli.options import Json, Tune
 from sparsec.cli.terminal import emit_json, progress, say
 from sparsec.errors import InputError
 from sparsec.files import check_output
@@ -43,6 +43,7 @@ def command(
     output: Output,
     threads: Threads = None,
     batch_size: BatchSize = None,
+    tune: Tune = False,
     as_json: Json = False,
 ) -> None:
     """Run a bundle on arrays in files, without TensorFlow."""
@@ -51,7 +52,7 @@ def command(
     check_output(output, (bundle, inputs))
     with progress() as report:
         report("loading", 0.0)
-        model = load(bundle, threads=threads)
+        model = load(bundle, threads=threads, tune=tune)
         check_output_suffix(output, len(model.outputs))
         arrays = load_inputs(inputs, [entry.name for entry in model.inputs])
         report("running", 0.3)

@@ -86,21 +86,30 @@ class Cheapest:
     """
 
     def __init__(self, store: WeightStore, machine: Machine) -> None:
-        self._store = store
-        self._machine = machine
+        self.store = store
+        self.machine = machine
         self._forms: dict[str, set[str]] = {}
         """By weight, the names of the packings that were chosen so far."""
 
     def __call__(self, step: Step, planes: Mapping[str, Planes]) -> Choice:
+        """The choice for a step that will run."""
+        chosen = self.choose(step, planes)
+        self.use(step, chosen)
+        return chosen
+
+    def choose(self, step: Step, planes: Mapping[str, Planes]) -> Choice:
         """The cheapest candidate, or nearly so."""
         assert step.product is not None
-        found = candidates(step, planes, self._store, self._machine, MODELLED_SCALES)
+        found = candidates(step, planes, self.store, self.machine, MODELLED_SCALES)
         best = min(found, key=_cost)
-        forms = self._forms.setdefault(step.product.path, set())
+        forms = self._forms.get(step.product.path, set())
         spared = min((choice for choice in found if choice.packing.name in forms), key=_cost, default=best)
-        chosen = spared if _cost(spared) <= SPARED * _cost(best) else best
-        forms.add(chosen.packing.name)
-        return chosen
+        return spared if _cost(spared) <= SPARED * _cost(best) else best
+
+    def use(self, step: Step, choice: Choice) -> None:
+        """Take down that a step uses a form of its weight."""
+        assert step.product is not None
+        self._forms.setdefault(step.product.path, set()).add(choice.packing.name)
 
 
 def _cost(choice: Choice) -> float:
@@ -169,7 +178,7 @@ class _Site:
             yield self._choice("unrolled", packed, flat, label=f"unrolled/{form}")
         for across in range(1, MOST_ACROSS + 1):
             if across == 1 or self._y.width > (across - 1) * processor.isa.lanes:
-                counts = costs.windows(self._step, matrix, cut, self._y, processor, across)
+                counts = costs.windows(self._step, matrix, cut, self._x, self._y, processor, across)
                 yield self._choice("windows", packed, counts, across, label=f"windows/{form}/{across}")
 
     def _choice(self, kernel: str, packed: Packing, counts: Mapping[str, float], *options: int, label: str = "") -> Choice:

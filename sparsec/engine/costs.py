@@ -37,7 +37,7 @@ class Coefficients:
         multiply_shared: each row of an entry for each line, in groups of four rows.
         visit: each entry for each tile.
         spill: each entry for each line, where what a block meets is not in the first-level cache.
-        far: each byte of a matrix that is not in the second-level cache, for each tile.
+        far: each byte of a matrix that is not in the second-level cache, for each tile, and each such byte of input and output.
         carry: each line of a row for each block but the first: its sums are stored and loaded.
         finish: each line of a row: its sums begin, and end.
         residual: each line of a residual.
@@ -155,16 +155,20 @@ class _Tiles:
     channel_bytes: float
 
 
-def _products(step: Step, matrix: Matrix, cut: Blocks, y: Planes, tiles: _Tiles, processor: Processor) -> dict[str, float]:
+def _products(
+    step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, tiles: _Tiles, processor: Processor
+) -> dict[str, float]:
     lines = tiles.count * tiles.lines
     width, blocks = matrix.width(cut), matrix.blocks(cut)
     # Rows without an entry in a block are passed over there.
     present = 1.0 - (1.0 - matrix.density) ** (width * matrix.taps * matrix.height)
     caches = processor.caches
+    entry_bytes = ENTRY_BYTES + VALUE_BYTES * (matrix.height - 1)
+    activations = VALUE_BYTES * (x.positions * matrix.channels + y.positions * matrix.rows)
     counts = {
         "call": 1.0,
         "visit": matrix.entries * tiles.count,
-        "far": tiles.count * max(matrix.entries * (ENTRY_BYTES + VALUE_BYTES * (matrix.height - 1)) - caches.second, 0.0),
+        "far": tiles.count * max(matrix.entries * entry_bytes - caches.second, 0.0) + max(activations - caches.second, 0.0),
         "carry": matrix.rows * lines * (blocks - 1) * present,
         "finish": matrix.rows * lines,
     }
@@ -193,7 +197,7 @@ def flat(step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, processo
     lines = ceil(y.positions / lanes)
     count = ceil(lines / _most_lines(matrix, processor.isa))
     tiles = _Tiles(count, lines / count, matrix.taps * lines / count * lanes * VALUE_BYTES)
-    counts = _products(step, matrix, cut, y, tiles, processor)
+    counts = _products(step, matrix, cut, x, y, tiles, processor)
     if step.kernel == "product":
         return counts | ({"copy": matrix.channels * lines} if x.pitch > NEAR else {})
     columns = matrix.channels * matrix.taps
@@ -237,14 +241,16 @@ class WindowTiles:
         return cls(y.samples * down * across, lines, window.size[1] * read, ceil(width / lanes))
 
 
-def windows(step: Step, matrix: Matrix, cut: Blocks, y: Planes, processor: Processor, across: int) -> dict[str, float]:
+def windows(
+    step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, processor: Processor, across: int
+) -> dict[str, float]:
     """The counts of ``windows``."""
     lanes = processor.isa.lanes
     tiles = WindowTiles.of(step, y, _most_lines(matrix, processor.isa), lanes, across)
     copied = tiles.rows * tiles.row_lines
     of_matrix = _Tiles(tiles.count, tiles.lines, copied * lanes * VALUE_BYTES)
     rows = tiles.count * matrix.channels * tiles.rows
-    counts = _products(step, matrix, cut, y, of_matrix, processor)
+    counts = _products(step, matrix, cut, x, y, of_matrix, processor)
     return counts | {_gathering(step): rows * tiles.row_lines, "row": rows}
 
 

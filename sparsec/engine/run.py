@@ -176,6 +176,10 @@ class NativeSegment:
         store: the weights.
         arenas: of the model.
         choose: how steps multiply.
+
+    Attributes:
+        steps: what it does with the first part of the batch, for summaries.
+        parts: how many such parts the batch has.
     """
 
     def __init__(
@@ -200,11 +204,12 @@ class NativeSegment:
             advance = (ctypes.c_int64 * plan.memories)(0, *(count * each for each in floats))
             self._parts.append(_Part(plan, times, advance, tuple(FLOAT_BYTES * first * each for each in floats)))
         self.steps = tuple(self._parts[0].plan.steps)
+        self.parts = samples / _cut(samples, size)[0][1]
         self._nbytes = max(part.plan.nbytes for part in self._parts)
         self._is_staged = all(map(_is_small, (*self._inputs, *self._outputs)))
 
     def profile(self, arrays: Sequence[Array], rounds: int) -> list[float]:
-        """The median nanoseconds of each step of the first part, in one thread.
+        """The median nanoseconds of each step in one thread, for the whole batch by those for its first part.
 
         Args:
             arrays: the inputs.
@@ -221,7 +226,7 @@ class NativeSegment:
         for row in times:
             found.profile(part.plan.address, memory, row.ctypes.data)
         by_step = np.add.reduceat(times[1:], np.cumsum([0, *sizes[:-1]]), axis=1)
-        return [float(time) for time in np.median(by_step, axis=0)]
+        return [self.parts * float(time) for time in np.median(by_step, axis=0)]
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """The outputs for inputs of the right shapes and dtype."""

@@ -25,6 +25,9 @@ ENOUGH: Final = 20_000_000
 
 LEAST: Final = 3
 
+OTHERS_BYTES: Final = 1 << 21
+"""So much is written before a step is timed, as other steps of a model would: its weights have left the nearest caches then."""
+
 
 class Timer(Protocol):
     """What times the candidates of a step."""
@@ -60,6 +63,7 @@ class Stopwatch:
         self._library = found
         self._store = store
         self._buffer: Array = np.zeros(0, np.uint8)
+        self._others = np.zeros(OTHERS_BYTES, np.uint8)
 
     def __call__(self, step: Step, planes: Mapping[str, Planes], choices: Sequence[Choice]) -> list[float]:
         """The median nanoseconds of each choice in one thread; they take turns, so that all see the same machine."""
@@ -86,6 +90,7 @@ class Stopwatch:
 
     def _time(self, plan: NativePlan, memory: Any) -> int:
         nanoseconds = np.zeros(sum(step.structures for step in plan.steps), np.int64)
+        self._others.fill(0)
         self._library.profile(plan.address, memory, nanoseconds.ctypes.data)
         return int(nanoseconds.sum())
 

@@ -1,4 +1,4 @@
-"""The cost model: how long a kernel takes, from a few measured coefficients.
+"""The cost model of NumPy and SciPy kernels: how long one takes, from a few measured coefficients.
 
 Costs are nanoseconds. They need not be right, only rank kernels: where two are close, either will do. Every cost is linear in
 the coefficients, so that ``benchmarks/kernels.py`` fits them to the times of all kernels on layers of real networks, by least
@@ -29,18 +29,7 @@ class Coefficients:
         move: each element copied into the windows of a convolution.
         transpose: each element transposed.
         tap: each multiplication of a depthwise convolution.
-        native_call: each call of a native kernel.
-        native_entry: each entry of a sparse matrix times one vector in a native kernel, where the matrix is in the cache.
-        native_entry_far: the same where it is not.
-        native_slice: each entry of the slices of a sparse matrix, padding included, where they are in the second-level cache.
-        native_slice_far: the same where they are not.
-        native_row: each entry of a sparse matrix times several vectors in a native kernel, once for every tile.
-        native_axpy: the same, for every vector.
-        native_transpose: each element transposed by a native kernel.
-        native_copy: each element copied by a native kernel.
-        native_tap: each multiplication of a depthwise convolution in a native kernel.
         cache_bytes: the size of a matrix up to which it counts as in the cache.
-        native_cache_bytes: the size of slices up to which they count as in the second-level cache.
         thread_gain: how much each further thread adds to the speed of BLAS.
     """
 
@@ -57,18 +46,7 @@ class Coefficients:
     move: float
     transpose: float
     tap: float
-    native_call: float
-    native_entry: float
-    native_entry_far: float
-    native_slice: float
-    native_slice_far: float
-    native_row: float
-    native_axpy: float
-    native_transpose: float
-    native_copy: float
-    native_tap: float
     cache_bytes: int
-    native_cache_bytes: int
     thread_gain: float
 
 
@@ -86,18 +64,7 @@ MEASURED: Final = Coefficients(
     move=0.85,
     transpose=0.85,
     tap=0.33,
-    native_call=3600.0,
-    native_entry=0.36,
-    native_entry_far=0.36,
-    native_slice=0.057,
-    native_slice_far=0.07,
-    native_row=0.19,
-    native_axpy=0.027,
-    native_transpose=0.2,
-    native_copy=0.28,
-    native_tap=0.09,
     cache_bytes=1 << 23,
-    native_cache_bytes=3 << 18,
     thread_gain=0.8,
 )
 

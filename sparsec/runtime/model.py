@@ -17,7 +17,7 @@ from sparsec.ir import BATCH, Array, evaluate, symbols
 from sparsec.kernels import NATIVE, WeightStore
 from sparsec.ops import infer_types
 from sparsec.program import Program
-from sparsec.runtime.plan import Plan, PlannedStep, Planner, Run
+from sparsec.runtime.plan import Plan, PlannedStep, Planner, Profile, Run
 from sparsec.runtime.signature import Inputs, TensorInfo, arrange_inputs, bind_sizes, convert_inputs
 from sparsec.runtime.threads import BLAS_THREADS, blas_threads
 
@@ -40,6 +40,8 @@ class Model:
         threads: how many threads BLAS may use; ``None`` leaves that to the environment. The limit needs the package
             ``threadpoolctl`` and holds for the whole process while a call lasts. Sparse kernels do not heed it: they run in the
             thread that calls.
+        tune: choose native kernels by timing the candidates for this model, rather than by the cost model, when a plan is
+            prepared; that takes about a second for a network of usual size, once for each set of input shapes.
 
     Attributes:
         name: the model's name.
@@ -50,7 +52,7 @@ class Model:
         InputError: ``threads`` is not positive.
     """
 
-    def __init__(self, program: Program, *, threads: int | None = None) -> None:
+    def __init__(self, program: Program, *, threads: int | None = None, tune: bool = False) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"{threads} threads are too few; give 1 or more, or leave that out for the default")
         if threads is not None and not BLAS_THREADS.supported:
@@ -71,7 +73,7 @@ class Model:
         )
         self._threads = threads
         self._store = WeightStore(program.tensors)
-        self._planner = Planner(graph, self._store, blas_threads(threads), threads or 1)
+        self._planner = Planner(graph, self._store, blas_threads(threads), threads or 1, tune=tune)
         self._plans: OrderedDict[Shapes, Plan] = OrderedDict()
         self._direct: dict[tuple[int, ...], Run] = {}
         """By the shape of the only input, what gives the only output, where all is native: nothing else is left to do then."""
@@ -138,6 +140,23 @@ class Model:
             InputError: as for :meth:`prepare`.
         """
         return self._prepared(self._all_sizes(batch, sizes)).described
+
+    def profile(self, x: Inputs, rounds: int = 5) -> Profile:
+        """How long each step takes for these inputs.
+
+        Args:
+            x: as for a call.
+            rounds: how often it is measured; the median counts.
+
+        Raises:
+            InputError: as for a call, or the batch is empty.
+        """
+        arrays = convert_inputs(arrange_inputs(x, self._names), self._names, self._input_types)
+        sizes = bind_sizes(arrays, self._names, self._input_types)
+        if 0 in sizes.values():
+            raise InputError("an empty batch cannot be measured; give at least one sample")
+        with BLAS_THREADS.limited(self._threads):
+            return self._prepared(sizes).profile(arrays, rounds)
 
     def summary(self, batch: int = 1, sizes: Mapping[str, int] | None = None) -> str:
         """Inputs, outputs, and the steps for a batch size with their kernels, as a table in plain text.
@@ -245,6 +264,7 @@ def load(
     batch: int | None = None,
     check: bool = False,
     mmap: bool = False,
+    tune: bool = False,
 ) -> Model:
     """Load a bundle.
 
@@ -256,6 +276,7 @@ def load(
         mmap: map the arrays of a ``stored`` bundle into memory instead of reading them: loading is faster, and weights that
             are used as they are stored stay in the file. Checksums are not verified then, and the file must not change while
             the model lives.
+        tune: choose native kernels by measurement; see :class:`Model`.
 
     Raises:
         FormatError: it is not a bundle, is damaged, or breaks a limit.
@@ -264,7 +285,7 @@ def load(
     """
     bundle = read_bundle(source, mmap=mmap)
     selfcheck = bundle.meta.selfcheck
-    model = Model(bundle.program, threads=threads)
+    model = Model(bundle.program, threads=threads, tune=tune)
     # The program would keep the stored form of weights alive that are packed below.
     del bundle
     if check:

@@ -9,15 +9,18 @@ change and may run in several threads at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
-from sparsec.engine import Arenas, NativeSegment, Segment, divide
+from sparsec.engine import Arenas, Division, NativeSegment, Segment, divide
 from sparsec.engine.calibration import machine_of
-from sparsec.engine.choice import Cheapest
+from sparsec.engine.choice import Cheapest, Chooser
+from sparsec.engine.trial import Stopwatch
+from sparsec.engine.tuning import Fastest
 from sparsec.ir import ABSENT, BATCH, Array, Attrs, Graph, Node, TensorType
 from sparsec.kernels import (
     IN_PLACE,
@@ -46,6 +49,8 @@ Slots = list[Any]
 Run = Callable[[Sequence[Array]], list[Array]]
 """The inputs in, the outputs out."""
 
+Measure = Callable[[Slots, int], tuple[list[float], float]]
+
 
 @dataclass(frozen=True)
 class PlannedStep:
@@ -60,6 +65,7 @@ class PlannedStep:
         reason: why that kernel; empty where there is no choice.
         fused: the operators applied in the same step, in order.
         microseconds: the cost model's estimate; ``None`` where it has none.
+        measured: the microseconds that it took; ``None`` where that was not measured.
     """
 
     node: str
@@ -69,14 +75,36 @@ class PlannedStep:
     reason: str = ""
     fused: tuple[str, ...] = ()
     microseconds: float | None = None
+    measured: float | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what it runs, and the slots that are empty afterwards."""
+    """One step.
+
+    Attributes:
+        run: what it runs.
+        frees: the slots that are empty afterwards.
+        measure: where it is several in summaries, gives for the slots and a number of rounds the nanoseconds of each of these,
+            and of what is in none.
+    """
 
     run: Callable[[Slots], None]
     frees: tuple[int, ...]
+    measure: Measure | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How long a plan takes.
+
+    Attributes:
+        steps: with measured times, those of native steps in one thread.
+        between: the microseconds in which values are brought into the layout of the native library, and back.
+    """
+
+    steps: tuple[PlannedStep, ...]
+    between: float
 
 
 @dataclass(frozen=True)
@@ -112,6 +140,30 @@ class Plan:
         found = [slots[source] if isinstance(source, int) else source for source, _ in self.outputs]
         return tuple(y.copy() if copied else y for y, (_, copied) in zip(found, self.outputs, strict=True))
 
+    def profile(self, inputs: Sequence[Array], rounds: int) -> Profile:
+        """How long each step takes for checked inputs, in the median of some rounds."""
+        times: list[list[float]] = [[] for _ in self.steps]
+        native: dict[int, tuple[list[float], float]] = {}
+        with np.errstate(all="ignore"):
+            for turn in range(rounds):
+                slots: Slots = [*inputs, *([None] * (self.slots - len(inputs)))]
+                for index, step in enumerate(self.steps):
+                    if step.measure is not None and turn == 0:
+                        native[index] = step.measure(slots, rounds)
+                    start = perf_counter_ns()
+                    step.run(slots)
+                    times[index].append(perf_counter_ns() - start)
+                    for slot in step.frees:
+                        slots[slot] = None
+        measured: list[float] = []
+        between = 0.0
+        for index, of_step in enumerate(times):
+            found, rest = native.get(index, ([float(np.median(of_step))], 0.0))
+            measured += found
+            between += rest
+        steps = tuple(replace(step, measured=time / 1e3) for step, time in zip(self.described, measured, strict=True))
+        return Profile(steps, between / 1e3)
+
 
 @dataclass(frozen=True)
 class _Site:
@@ -133,16 +185,17 @@ class Planner:
         store: the weights.
         threads: how many threads BLAS uses.
         native_threads: how many threads a native segment uses.
+        tune: whether native kernels are chosen by measurement.
     """
 
-    def __init__(self, graph: Graph, store: WeightStore, threads: int, native_threads: int) -> None:
+    def __init__(self, graph: Graph, store: WeightStore, threads: int, native_threads: int, *, tune: bool = False) -> None:
         self._graph = graph
         self._store = store
         self._threads = threads
         self._symbolic = infer_types(graph)
         found = library.status().library
         self._arenas = None if found is None else Arenas(found, native_threads)
-        self._chooser = None if found is None else Cheapest(store, machine_of(found))
+        self._chooser = None if found is None else _chooser(found, store, tune)
 
     def plan(self, sizes: Mapping[str, int]) -> Plan:
         """The plan for given sizes of the model's symbols.
@@ -151,7 +204,8 @@ class Planner:
             GraphError: the model does not take inputs of these sizes.
         """
         types = infer_types(self._graph.bind(sizes))
-        units = self._group(self._divide(types))
+        division = self._divide(types)
+        units = self._group(division.items)
         buffers = Buffers(self._graph, units, self._store)
         slots = {entry.name: slot for slot, entry in enumerate(self._graph.inputs)}
         for unit in units:
@@ -162,13 +216,14 @@ class Planner:
         for index, unit in enumerate(units):
             if isinstance(unit.head, Segment):
                 segments.append(self._native(unit.head, sizes))
-                run, descriptions = self._native_step(unit.head, segments[-1], slots)
+                run, measure, descriptions = self._native_step(unit.head, segments[-1], slots)
                 described += descriptions
             else:
                 run, description, absent = self._step(_Site(index, unit, unit.head, types, slots, buffers))
-                described.append(description)
+                described.append(_with_refusal(description, division.refused))
                 missing.update(absent)
-            steps.append(Step(run, tuple(slots[value] for value in buffers.last_reads(index))))
+                measure = None
+            steps.append(Step(run, tuple(slots[value] for value in buffers.last_reads(index)), measure))
         outputs = tuple(
             (slots[port.value] if port.value in slots else self._store.array(port.value), shared)
             for port, shared in zip(self._graph.outputs, buffers.shared_outputs, strict=True)
@@ -180,10 +235,10 @@ class Planner:
         direct = segments[0].run if single else None
         return Plan(len(slots), tuple(steps), outputs, tuple(described), frozenset(missing), native, direct)
 
-    def _divide(self, types: Mapping[str, TensorType]) -> Sequence[Segment | Node]:
+    def _divide(self, types: Mapping[str, TensorType]) -> Division:
         if self._arenas is None:
-            return self._graph.nodes
-        return divide(self._graph, self._symbolic, types, self._store).items
+            return Division(tuple(self._graph.nodes), {})
+        return divide(self._graph, self._symbolic, types, self._store)
 
     # --- units ------------------------------------------------------------------------------------------------------
 
@@ -255,12 +310,18 @@ class Planner:
 
     def _native_step(
         self, segment: Segment, native: NativeSegment, slots: Mapping[str, int]
-    ) -> tuple[Callable[[Slots], None], list[PlannedStep]]:
+    ) -> tuple[Callable[[Slots], None], Measure, list[PlannedStep]]:
         reads, writes = [slots[name] for name in segment.inputs], [slots[name] for name in segment.outputs]
 
         def run(values: Slots) -> None:
             for slot, value in zip(writes, native.run([values[slot] for slot in reads]), strict=True):
                 values[slot] = value
+
+        def measure(values: Slots, rounds: int) -> tuple[list[float], float]:
+            times = list(zip(native.steps, native.profile([values[slot] for slot in reads], rounds), strict=True))
+            return [time for found, time in times if found.step.nodes], sum(
+                time for found, time in times if not found.step.nodes
+            )
 
         described = []
         for step, choice in ((found.step, found.choice) for found in native.steps):
@@ -268,9 +329,9 @@ class Planner:
                 continue
             node, *fused = step.nodes
             kernel = f"native/{step.kernel if choice is None else choice.label}"
-            microseconds = None if choice is None else choice.nanoseconds / 1e3
+            microseconds = None if choice is None else native.parts * choice.nanoseconds / 1e3
             described.append(PlannedStep(node.name, node.layer, node.op, kernel, "", tuple(n.op for n in fused), microseconds))
-        return run, described
+        return run, measure, described
 
     def _step(self, site: _Site) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
         unit, node, slots = site.unit, site.head, site.slots
@@ -350,6 +411,19 @@ class Planner:
         if value == ABSENT or value in self._store or site.types[value] != site.types[output]:
             return False
         return site.buffers.may_overwrite(value, site.index)
+
+
+def _chooser(found: library.Library, store: WeightStore, tune: bool) -> Chooser:
+    cheapest = Cheapest(store, machine_of(found))
+    return Fastest(cheapest, Stopwatch(found, store)) if tune else cheapest
+
+
+def _with_refusal(step: PlannedStep, refused: Mapping[str, str]) -> PlannedStep:
+    """A step that does not run natively, with the reason."""
+    if step.node not in refused:
+        return step
+    reasons = (f"not native: {refused[step.node]}", step.reason)
+    return replace(step, reason="; ".join(filter(None, reasons)))
 
 
 def _sizes(type_: TensorType) -> tuple[int, ...]:
