@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import choice
 import families
 import import_time
 import kernels
@@ -15,7 +16,7 @@ import widths
 
 def main() -> None:
     """Run them one after the other, those first that others disturb most."""
-    for benchmark in (import_time, kernels, native, memory, networks, recurrent, shrunk, widths, families):
+    for benchmark in (import_time, kernels, native, memory, networks, recurrent, shrunk, widths, families, choice):
         print(f"--- {benchmark.__name__}", flush=True)
         benchmark.main()
 

@@ -32,7 +32,7 @@ from sparsec.text import Column
 
 ROOT = Path(__file__).parents[1]
 FROZEN = ROOT / "tests" / "frozen" / "keras-3.15.1"
-COMMANDS = ("inspect", "prune", "compile", "run", "verify", "bench", "demo")
+COMMANDS = ("inspect", "prune", "compile", "run", "verify", "bench", "demo", "calibrate")
 
 
 def _schema(name):

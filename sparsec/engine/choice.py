@@ -35,8 +35,8 @@ FEW_LINES: Final = 2
 MANY_LINES: Final = 8
 """Dense layers whose rows have more lines copy their panels, whose rows would lie in the same sets of the cache otherwise."""
 
-COPIED: Final = (4, 1)
-"""The options of a product that copies panels of four lines."""
+TILINGS: Final = ((0, 0), (0, 1), (4, 0), (4, 1))
+"""The options of ``product``: the most lines of a tile, and whether panels are copied."""
 
 
 @dataclass(frozen=True)
@@ -169,17 +169,21 @@ class _Site:
     def _products(self, matrix: Matrix, cut: Blocks) -> Iterator[Choice]:
         packed = packing.stream(cut, matrix.height, 1, self._groups)
         processor, form = self._machine.processor, f"{matrix.height}x1/{matrix.blocks(cut)}"
-        flat = costs.flat(self._step, matrix, cut, self._x, self._y, processor)
-        if self._step.kernel == "product":
-            options = COPIED if self._is_dense and self._lines > MANY_LINES else ()
-            yield self._choice("product", packed, flat, *options, label=f"product/{form}")
+        kernel = "product" if self._step.kernel == "product" else "unrolled"
+        if kernel == "product" or self._y.positions > 1:
+            for most, copied in self._tilings(kernel):
+                counts = costs.flat(self._step, matrix, cut, self._x, self._y, processor, most, copied)
+                tiling = f"/{most}{'c' * copied}" if most or copied else ""
+                yield self._choice(kernel, packed, counts, most, copied, label=f"{kernel}/{form}{tiling}")
+        if kernel == "product":
             return
-        if self._y.positions > 1:
-            yield self._choice("unrolled", packed, flat, label=f"unrolled/{form}")
         for across in range(1, MOST_ACROSS + 1):
             if across == 1 or self._y.width > (across - 1) * processor.isa.lanes:
                 counts = costs.windows(self._step, matrix, cut, self._x, self._y, processor, across)
                 yield self._choice("windows", packed, counts, across, label=f"windows/{form}/{across}")
+
+    def _tilings(self, kernel: str) -> tuple[tuple[int, int], ...]:
+        return TILINGS if kernel == "product" and self._x.pitch <= costs.NEAR else TILINGS[:1]
 
     def _choice(self, kernel: str, packed: Packing, counts: Mapping[str, float], *options: int, label: str = "") -> Choice:
         counts = {name: self._groups * count for name, count in counts.items() if count}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from math import ceil, comb
+from math import ceil, comb, gcd
 from typing import Final
 
 from sparsec.engine.steps import Planes, Step
@@ -18,8 +18,14 @@ from sparsec.kernels.streams import PLACES, SLICE, Blocks
 NEAR: Final = 1024
 """The pitch up to which a product reads its input in place; as in ``native/product.c``."""
 
+MAX_LINES: Final = 8
+"""No tile has more lines."""
+
 COSTLY: Final = frozenset({"sigmoid", "tanh", "silu", "gelu", "gelu_tanh", "elu", "selu", "softplus", "exp", "log", "erf"})
 """The elementwise functions that take an exponential or a logarithm."""
+
+WAY_BYTES: Final = 4096
+"""The addresses after which lines of the first-level cache share a set: a page, with few exceptions."""
 
 VALUE_BYTES: Final = 4
 ENTRY_BYTES: Final = 6
@@ -148,11 +154,19 @@ class Matrix:
 
 @dataclass(frozen=True)
 class _Tiles:
-    """The tiles of a product: how many there are, the lines of each, and the bytes that a channel takes in the panel of one."""
+    """The tiles of a product.
+
+    Attributes:
+        count: how many there are.
+        lines: of each.
+        channel_bytes: that a channel takes in the panel of one.
+        reach: the part of the sets of the first-level cache in which the panel can lie.
+    """
 
     count: int
     lines: float
     channel_bytes: float
+    reach: float = 1.0
 
 
 def _products(
@@ -174,7 +188,7 @@ def _products(
     }
     if matrix.height == 1:
         counts["multiply"] = matrix.entries * lines
-        counts["spill"] = matrix.entries * lines * max(1.0 - caches.panel / (width * tiles.channel_bytes), 0.0)
+        counts["spill"] = matrix.entries * lines * max(1.0 - caches.panel * tiles.reach / (width * tiles.channel_bytes), 0.0)
     else:
         counts["multiply_shared"] = matrix.entries * matrix.height * lines
     if step.residual:
@@ -191,15 +205,39 @@ def _most_lines(matrix: Matrix, isa: Isa) -> int:
     return isa.lines[matrix.height > 1]
 
 
-def flat(step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, processor: Processor) -> dict[str, float]:
-    """The counts of ``product`` and ``unrolled``."""
+def flat(
+    step: Step,
+    matrix: Matrix,
+    cut: Blocks,
+    x: Planes,
+    y: Planes,
+    processor: Processor,
+    most: int = 0,
+    copied: int = 0,
+) -> dict[str, float]:
+    """The counts of ``product`` and ``unrolled``.
+
+    Args:
+        step: the step.
+        matrix: its weight, or a group of it.
+        cut: its blocks.
+        x: the input.
+        y: the output.
+        processor: what runs it.
+        most: lines of a tile; 0 for as many as there can be.
+        copied: 1 where a product copies panels that it could read in place.
+    """
     lanes = processor.isa.lanes
     lines = ceil(y.positions / lanes)
-    count = ceil(lines / _most_lines(matrix, processor.isa))
-    tiles = _Tiles(count, lines / count, matrix.taps * lines / count * lanes * VALUE_BYTES)
+    count = ceil(lines / min(most or MAX_LINES, _most_lines(matrix, processor.isa)))
+    row_bytes = lines / count * lanes * VALUE_BYTES
+    in_place = step.kernel == "product" and not copied and x.pitch <= NEAR
+    # Rows that are read in place lie in the same sets where their pitch is a multiple of a large power of two.
+    reach = min(row_bytes / gcd(x.pitch * VALUE_BYTES, WAY_BYTES), 1.0) if in_place else 1.0
+    tiles = _Tiles(count, lines / count, matrix.taps * row_bytes, reach)
     counts = _products(step, matrix, cut, x, y, tiles, processor)
     if step.kernel == "product":
-        return counts | ({"copy": matrix.channels * lines} if x.pitch > NEAR else {})
+        return counts | ({} if in_place else {"copy": matrix.channels * lines})
     columns = matrix.channels * matrix.taps
     # A row of positions is cut where a tile ends.
     return counts | {_gathering(step): columns * lines, "piece": columns * (y.samples * y.height + count)}
