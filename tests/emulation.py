@@ -9,22 +9,22 @@ processors with 64 bits and the lower byte first.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import shlex
 import shutil
 import struct
 import subprocess
 import sys
+import threading
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from native_builds import ROOT, build
 
 from sparsec.kernels import library
 from sparsec.kernels.library import KERNELS, Library, Matrix, Plan, Post, Slices, Status, Step
 
-ROOT = Path(__file__).parents[1]
 NEON = next(isa for isa in library.ISAS if isa.name == "neon")
 COMPILER = "aarch64-linux-gnu-gcc"
 ALIGNMENT = 64
@@ -70,34 +70,23 @@ def use(name, monkeypatch):
 
 def _build():
     """Compile the driver, or what of it has changed."""
-    with_gcc = bool(shutil.which(COMPILER))
-    folder = ROOT / "build" / f"neon-{'gcc' if with_gcc else 'zig'}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        tools = {"C_COMPILER": COMPILER} if with_gcc else _zig(folder)
-        target = {"SYSTEM_NAME": "Linux", "SYSTEM_PROCESSOR": "aarch64", "BUILD_TYPE": "Release", **tools}
-        _call(
-            "cmake", "-S", ROOT / "tests" / "native", "-B", folder, *(f"-DCMAKE_{key}={value}" for key, value in target.items())
-        )
-        _call("cmake", "--build", folder, "--parallel", "2")
-    return folder / "driver"
+    target = {"CMAKE_SYSTEM_NAME": "Linux", "CMAKE_SYSTEM_PROCESSOR": "aarch64", "CMAKE_BUILD_TYPE": "Release"}
+    if shutil.which(COMPILER):
+        name, tools = "neon-gcc", lambda folder: {"CMAKE_C_COMPILER": COMPILER}
+    else:
+        name, tools = "neon-zig", _zig
+    return build(name, ROOT / "tests" / "native", lambda folder: target | tools(folder)) / "driver"
 
 
 def _zig(folder):
     """The tools of ziglang, each as one file, which is what CMake takes."""
-    tools = {"C_COMPILER": ("cc", "-target", "aarch64-linux-musl"), "AR": ("ar",), "RANLIB": ("ranlib",)}
+    tools = {"CMAKE_C_COMPILER": ("cc", "-target", "aarch64-linux-musl"), "CMAKE_AR": ("ar",), "CMAKE_RANLIB": ("ranlib",)}
     for name, arguments in tools.items():
         path = folder / f"zig-{arguments[0]}"
         path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-m", "ziglang", *arguments])} "$@"\n')
         path.chmod(0o755)
         tools[name] = path
     return tools
-
-
-def _call(*command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 # --- images of memory --------------------------------------------------------------------------------------------------
@@ -215,15 +204,22 @@ class _Driver:
 
     def __init__(self):
         self._process = subprocess.Popen([_emulator(), _build()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._lock = threading.Lock()
         abi, isas = struct.unpack("<2i", self._read(8))
         assert (abi, isas) == (library.ABI, NEON.bit)
 
-    def ask(self, image, *, step=-1, plan=0, memory=0, advance=0, times=0, threads=1, results=0, scratch=0):
-        """Send a request, as ``native/driver.c`` has it; what it is answered is still to be read."""
+    def _ask(self, image, count, *, step=-1, plan=0, memory=0, advance=0, times=0, threads=1, results=0, scratch=0):
+        """Send a request, as ``native/driver.c`` has it; returns as many bytes as the answer has."""
         numbers = (len(image.content), len(image.pointers), step, plan, memory, advance, times, threads, results, scratch)
-        for part in (struct.pack("<10q", *numbers), image.content, struct.pack(f"<{len(image.pointers)}q", *image.pointers)):
-            self._process.stdin.write(part)
-        self._process.stdin.flush()
+        with self._lock:
+            for part in (
+                struct.pack("<10q", *numbers),
+                image.content,
+                struct.pack(f"<{len(image.pointers)}q", *image.pointers),
+            ):
+                self._process.stdin.write(part)
+            self._process.stdin.flush()
+            return self._read(count)
 
     def _read(self, count):
         content = self._process.stdout.read(count)
@@ -233,8 +229,7 @@ class _Driver:
     def scratch(self, kernels, address):
         """As ``sparsec_scratch``."""
         image = _Image()
-        self.ask(image, step=image.steps([Step.from_address(address)]))
-        return struct.unpack("<q", self._read(8))[0]
+        return struct.unpack("<q", self._ask(image, 8, step=image.steps([Step.from_address(address)])))[0]
 
     def run(self, address, bases, advance, times, pool):
         """As ``sparsec_run``; a pool is how many threads it has."""
@@ -256,11 +251,17 @@ class _Driver:
         for i, place in places.items():
             image.link(memory + 8 * i, place)
         threads, results = pool or 1, min(places.values())
-        scratch = plan.scratch * threads
-        self.ask(
-            image, plan=at, memory=memory, advance=advances, times=times, threads=threads, results=results, scratch=scratch
+        content = self._ask(
+            image,
+            len(image.content) - results,
+            plan=at,
+            memory=memory,
+            advance=advances,
+            times=times,
+            threads=threads,
+            results=results,
+            scratch=plan.scratch * threads,
         )
-        content = self._read(len(image.content) - results)
         for i in {step.y.base for step in steps}:
             place = places[i]
             ctypes.memmove(bases[i], content[place - results : place - results + sizes[i]], sizes[i])

@@ -48,12 +48,6 @@ BINARY = {
 }
 
 
-@pytest.fixture(params=library.status().isas)
-def isa(request, monkeypatch):
-    monkeypatch.setenv("SPARSEC_ISA", request.param)
-    return request.param
-
-
 def samples():
     """Floats of every magnitude, and more of those where functions bend."""
     rng = np.random.default_rng(0)

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from native_builds import ROOT, build
 
-ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "sparsec" / "kernels" / "native"
 TESTS = ROOT / "tests"
 COMPILER = os.environ.get("CC") or "cc"
@@ -34,17 +34,15 @@ THREADS = {"thread": "libtsan.so"}
 """Sanitizers, and the libraries that they need."""
 
 
-def run_under(sanitizers, folder, optimisation, files):
+def run_under(sanitizers, optimisation, files):
     """Build the library with these sanitizers and this optimisation, and run the quick tests of some files with it."""
     if not shutil.which("cmake"):
         pytest.skip("there is no cmake")
     runtime = [_runtime(name) for name in sanitizers.values()]
     if not all(runtime):
         pytest.skip(f"the C compiler {COMPILER} lacks one of {', '.join(sanitizers.values())}")
-    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    define = [f"-DSPARSEC_SANITIZE={','.join(sanitizers)}", "-DCMAKE_BUILD_TYPE=Debug", f"-DCMAKE_C_FLAGS_DEBUG={optimisation}"]
-    subprocess.run(["cmake", "-S", SOURCES, "-B", folder, *generator, *define], check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", folder, "--parallel", "2"], check=True, capture_output=True)
+    define = {"SPARSEC_SANITIZE": ",".join(sanitizers), "CMAKE_BUILD_TYPE": "Debug", "CMAKE_C_FLAGS_DEBUG": optimisation}
+    folder = build(f"{'-'.join(sanitizers)}{optimisation}", SOURCES, lambda folder: define)
     environment = {
         **os.environ,
         "LD_PRELOAD": " ".join(runtime),
@@ -63,15 +61,15 @@ def run_under(sanitizers, folder, optimisation, files):
     assert " passed" in done.stdout
 
 
-def test_kernels_are_clean(tmp_path):
-    run_under(MEMORY, tmp_path, "-O0", KERNELS)
+def test_kernels_are_clean():
+    run_under(MEMORY, "-O0", KERNELS)
 
 
 @pytest.mark.slow
-def test_kernels_and_models_are_clean_when_optimised(tmp_path):
-    run_under(MEMORY, tmp_path, "-O1", [*KERNELS, *MODELS])
+def test_kernels_and_models_are_clean_when_optimised():
+    run_under(MEMORY, "-O1", [*KERNELS, *MODELS])
 
 
 @pytest.mark.slow
-def test_threads_do_not_race(tmp_path):
-    run_under(THREADS, tmp_path, "-O0", [*KERNELS, "test_kernels.py", "test_runtime.py"])
+def test_threads_do_not_race():
+    run_under(THREADS, "-O0", [*KERNELS, "test_kernels.py", "test_runtime.py"])

@@ -1,0 +1,110 @@
+"""The native kernels that multiply one vector, and models that several threads call at once; with every instruction set."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernel_steps import Memory, post, run_step
+
+from sparsec.encodings import Csr
+from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
+from sparsec.kernels import library
+from sparsec.kernels.streams import Blocks, SliceStream, Stream
+from sparsec.lowering import lower
+from sparsec.ops import make_node
+from sparsec.runtime import Model
+
+pytestmark = pytest.mark.skipif(not library.status().isas, reason="the native library was not built")
+many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def sparse(rng, shape, density):
+    return np.where(rng.random(shape) < density, rng.standard_normal(shape), 0).astype(np.float32)
+
+
+def packed(kernel, matrix, count=1, columns=512):
+    """A matrix ``[rows, columns]`` as some pieces, and the C structures of those, which live as long as the pieces."""
+    row, column = np.nonzero(matrix)
+    pointers = np.r_[0, np.cumsum(np.bincount(row, minlength=len(matrix)))]
+    csr = Csr(pointers.astype(np.int32), column.astype(np.int32), matrix[row, column])
+    if kernel == "slices":
+        pieces = SliceStream.pieces(csr, matrix.shape[1], count)
+    else:
+        pieces = Stream.pieces(csr, matrix.shape[1], 1, Blocks(1, columns, columns), 1, count)
+    return pieces, (type(pieces[0].structure) * len(pieces))(*(piece.structure for piece in pieces))
+
+
+@pytest.mark.parametrize("kernel", ["vector", "slices"])
+@many
+@given(data=st.data())
+def test_vectors(kernel, isa, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    columns, rows = data.draw(st.integers(1, 400)), data.draw(st.integers(1, 100))
+    matrix = sparse(rng, (rows, columns), data.draw(st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0])))
+    matrix[rng.random(rows) < data.draw(st.sampled_from([0, 0.5]))] = 0
+    x, bias, residual, channel = (rng.standard_normal(size).astype(np.float32) for size in (columns, rows, rows, rows))
+    pieces, structures = packed(kernel, matrix, data.draw(st.sampled_from([1, 3])), data.draw(st.sampled_from([1, 40, 512])))
+    memory, shape = Memory(), (1, 1, 1, rows)
+    y = run_step(
+        *(kernel, x.reshape(1, 1, 1, -1), shape),
+        weights=structures,
+        pieces=len(pieces),
+        bias=bias,
+        residual=residual.reshape(shape),
+        low=-1,
+        high=2,
+        posts=[post(memory, "multiply", "channel", channel=channel)],
+        memory=memory,
+        threads=data.draw(st.sampled_from([1, 3])),
+    )
+    expected = np.clip(matrix.astype(float) @ x + bias + residual, -1, 2) * channel
+    scale = (np.abs(matrix).astype(float) @ np.abs(x) + np.abs(bias) + np.abs(residual)) * np.abs(channel)
+    assert np.all(np.abs(y.reshape(-1) - expected) <= 1e-5 * scale)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kernel", ["vector", "slices"])
+def test_what_is_not_finite_reaches_what_it_is_multiplied_with(kernel, bad, isa):
+    rng = np.random.default_rng(2)
+    x, matrix = rng.standard_normal(80).astype(np.float32), sparse(rng, (50, 80), 0.2)
+    x[33] = bad
+    with np.errstate(invalid="ignore"):
+        expected = np.where(matrix != 0, x.astype(float) * matrix, 0).sum(axis=1)
+    # The padding of slices multiplies by zero, as a dense product does.
+    compared = matrix[:, 33] != 0 if kernel == "slices" else slice(None)
+    for low, wanted in ((-np.inf, expected), (0, np.where(np.isnan(expected), np.nan, np.maximum(expected, 0)))):
+        pieces, structures = packed(kernel, matrix)
+        y = run_step(kernel, x.reshape(1, 1, 1, -1), (1, 1, 1, 50), weights=structures, low=low).reshape(-1)
+        del pieces
+        np.testing.assert_allclose(y[compared], wanted[compared], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_may_call_one_model(threads, isa):
+    rng = np.random.default_rng(5)
+    window = {"strides": (1, 1), "dilations": (1, 1), "padding": "same"}
+    nodes = (
+        make_node("conv", "c", ["x", "c/kernel"], ["c"], **window),
+        make_node("depthwise_conv", "w", ["c", "w/kernel"], ["w"], **window),
+        make_node("conv", "p", ["w", "p/kernel"], ["p"], **window),
+        make_node("reduce_mean", "m", ["p"], ["m"], axes=(1, 2)),
+        make_node("dense", "d", ["m", "d/kernel"], ["d"]),
+    )
+    weights = {
+        "c/kernel": sparse(rng, (3, 3, 32, 64), 0.1),
+        "w/kernel": sparse(rng, (3, 3, 64, 1), 1),
+        "p/kernel": sparse(rng, (1, 1, 64, 256), 0.1),
+        "d/kernel": sparse(rng, (256, 900), 0.1),
+    }
+    x = Input("x", TensorType("float32", (symbol(BATCH), 14, 14, 32)))
+    model = Model(lower(Graph((x,), (Port("y", "d"),), nodes, weights)), threads=threads)
+    assert all(step.kernel.startswith("native/") for step in model.plan(1))
+    inputs = [rng.standard_normal((1 + i % 3, 14, 14, 32)).astype(np.float32) for i in range(12)]
+    expected = [model(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for y, wanted in zip(pool.map(model, inputs), expected, strict=True):
+            np.testing.assert_array_equal(y, wanted)
