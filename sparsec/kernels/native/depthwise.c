@@ -54,7 +54,8 @@ static spread_plan plan_spread(const sparsec_step *s, void *scratch) {
 
 static void find_offsets(const spread_plan *p, const sparsec_window *w) {
     for (int tap = 0; tap < w->height * w->width; tap++) {
-        const int64_t row = (int64_t)(tap / w->width) * w->dilation_height, column = (int64_t)(tap % w->width) * w->dilation_width;
+        const int64_t row = (int64_t)(tap / w->width) * w->dilation_height;
+        const int64_t column = (int64_t)(tap % w->width) * w->dilation_width;
         const int64_t plane = row % w->stride_height * w->stride_width + column % w->stride_width;
         p->offsets[tap] = plane * p->plane + row / w->stride_height * p->across + column / w->stride_width;
     }
@@ -148,9 +149,6 @@ enum {
 /* Which lanes of what is read lie in the input: all; some; some of the first vector. */
 enum { WHOLE, MASKED, NARROW };
 
-#ifndef WAYS
-#define WAYS (stride == 1 ? 2 : 1)
-#endif
 typedef struct {
     int columns;           /* how many vectors a row of the output has */
     int begin, end;        /* the vectors for which nothing is masked off: begin <= i < end */
@@ -246,7 +244,7 @@ typedef struct {
  * residual may lie where y does, so then everything is read and written once.
  */
 INLINE void add_tile(const int size, const int stride, const int count, const int masked, const column *c, const vec *weights) {
-    const int ways = WAYS;
+    const int ways = stride == 1 ? 2 : 1; /* sums of a row, of every other column: each addition waits for the one before */
     vec sums[TALL], more[TALL];
 #pragma GCC unroll 8
     for (int t = 0; t < count; t++) sums[t] = c->bias, more[t] = (vec){0};
