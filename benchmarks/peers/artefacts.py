@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,15 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import litert
 import numpy as np
 import onnx
 
 import sparsec
-from peers.workloads import Workload
+from peers.workloads import CALIBRATION_SAMPLES, Workload
 from sparsec.ir import Array
+from sparsec.quiet import import_keras
 
 FOLDER = Path(__file__).parents[2] / "build" / "peers" / "models"
-CALIBRATION_SAMPLES = 8
 ACTIVATIONS = ("QUInt8", "QInt8")
 """The types of 8-bit activations that are tried; weights are ``QInt8``, one scale for each output channel."""
 
@@ -63,7 +63,7 @@ class Artefacts:
             activations: one of :data:`ACTIVATIONS`.
             batch: the number of samples.
         """
-        target = self._path(f"int8-{activations}.onnx")
+        target = self._dense_path(f"int8-{activations}.onnx")
         if not target.exists():
             with _replacing(target) as temporary:
                 _quantise(self._dense(), temporary, activations, self.fed(CALIBRATION_SAMPLES))
@@ -71,12 +71,9 @@ class Artefacts:
 
     def litert(self, batch: int) -> Path:
         """The dense original for LiteRT."""
-        target = self._path(f"batch{batch}.tflite")
+        target = self._dense_path(f"batch{batch}.tflite")
         if not target.exists():
-            sys.path.append(str(Path(__file__).parents[2] / "tests"))
-            import litert
-
-            self._model.set_weights(self._weights)
+            self._prune(0.0)
             converted = litert.convert(self._model, [self.workload.inputs(batch)])
             with _replacing(target) as temporary:
                 temporary.write_bytes(converted)
@@ -86,8 +83,6 @@ class Artefacts:
         """A bundle that does next to nothing with samples of a shape, so that what a call costs at its edges shows."""
         target = self._path(f"edges-{'x'.join(map(str, shape))}.npz")
         if not target.exists():
-            from sparsec.quiet import import_keras
-
             keras = import_keras(purpose="to build networks")
             sparsec.compile(keras.Sequential([keras.Input(shape), keras.layers.ReLU()]), verify=False).save(target)
         return target
@@ -124,7 +119,13 @@ class Artefacts:
         self.workload.prune(self._model, sparsity)
 
     def _path(self, name: str) -> Path:
-        folder = self.folder / self.workload.name
+        return self._in(self.workload.name, name)
+
+    def _dense_path(self, name: str) -> Path:
+        return self._in(self.workload.original, name)
+
+    def _in(self, workload: str, name: str) -> Path:
+        folder = self.folder / workload
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
 
@@ -138,9 +139,9 @@ class Artefacts:
         return bundle, exported
 
     def _dense(self) -> Path:
-        target = self._path("dense.onnx")
+        target = self._dense_path("dense.onnx")
         if not target.exists():
-            self._model.set_weights(self._weights)
+            self._prune(0.0)
             options: Mapping[str, Any] = {"shrink": False, "verify": False, "onnx_weights": "dense"}
             sparsec.compile(self._model, onnx_layout=self._layout, **options).save(target)
         return target

@@ -7,11 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import zoo
 
 from sparsec.ir import Array
+from sparsec.quiet import import_keras
 
 BLOCK = 4
 """Neighbouring output channels that are pruned together in a workload with blocks."""
+
+CALIBRATION_SAMPLES = 8
+
+CLASSIFIER_SCALE = 0.1
+"""What the weights of the output layer are multiplied by."""
 
 Build = Callable[[Any], Any]
 """From the package Keras to a model."""
@@ -48,23 +55,38 @@ class Workload:
         rng = np.random.default_rng(7)
         return rng.standard_normal((batch, *self.shape), np.float32) * np.float32(self.scale)
 
-    def model(self) -> Any:
-        """The dense Keras model: random kernels, and BatchNormalization with statistics that are not trivial."""
-        from sparsec.quiet import import_keras
+    @property
+    def original(self) -> str:
+        """The name of the dense original, which does not depend on how it is pruned."""
+        return self.name.removesuffix(f"-{self.block}x1")
 
+    def model(self) -> Any:
+        """The dense Keras model with random weights."""
         keras = import_keras(purpose="to build networks")
         keras.utils.set_random_seed(0)
         model = self.build(keras)
-        _draw_statistics(model, np.random.default_rng(0))
+        rng = np.random.default_rng(0)
+        for layer in model.layers:
+            zoo.draw_weights(layer, rng, sparsity=0.0)
+        if not self.layer:
+            # Where softmax saturates, errors do not show either.
+            classifier = model.layers[-1]
+            classifier.set_weights([CLASSIFIER_SCALE * weight for weight in classifier.get_weights()])
         return model
 
     def prune(self, model: Any, sparsity: float) -> None:
-        """Zero a share of every Conv2D and Dense kernel, the smallest first, but spare a network's first convolution."""
+        """Zero a share of every Conv2D and Dense kernel, the smallest first, but spare a network's first convolution.
+
+        BatchNormalization gets the statistics of what is left, moved a little: else inputs would hardly reach the outputs of a
+        deep network, and errors would not show there.
+        """
         spared = None if self.layer else next((layer for layer in model.layers if _kind(layer) == "Conv2D"), None)
         for layer in model.layers:
             if _kind(layer) in ("Conv2D", "Dense") and layer is not spared:
                 kernel, *others = layer.get_weights()
                 layer.set_weights([pruned(kernel, sparsity, self.block), *others])
+        zoo.calibrate_batchnorm(model, self.inputs(CALIBRATION_SAMPLES))
+        zoo.perturb_batchnorm(model, np.random.default_rng(0))
 
 
 def pruned(kernel: Array, sparsity: float, block: int = 1) -> Array:
@@ -85,22 +107,12 @@ def _kind(layer: Any) -> str:
     return type(layer).__name__
 
 
-def _draw_statistics(model: Any, rng: np.random.Generator) -> None:
-    for layer in model.layers:
-        if _kind(layer) == "BatchNormalization":
-            *factors, mean, variance = layer.get_weights()
-            # Scale, where there is one, and then the offset.
-            drawn = [rng.uniform(0.8, 1.2, factors[0].shape)] if layer.scale else []
-            drawn += [rng.normal(0.0, 0.1, mean.shape)] if layer.center else []
-            layer.set_weights([*drawn, rng.normal(0.0, 0.1, mean.shape), rng.uniform(0.8, 1.2, variance.shape)])
-
-
 # --- single layers ---------------------------------------------------------------------------------------------------------
 
 
 def _convolution(window: int, channels: int, size: int) -> Workload:
     def build(keras: Any) -> Any:
-        layer = keras.layers.Conv2D(channels, window, padding="same", bias_initializer="random_normal")
+        layer = keras.layers.Conv2D(channels, window, padding="same")
         return keras.Sequential([keras.Input((size, size, channels)), layer])
 
     name, title = f"{window}x{window}-{channels}-{size}", f"{window}x{window} {channels} at {size}"
@@ -110,7 +122,7 @@ def _convolution(window: int, channels: int, size: int) -> Workload:
 
 def _dense(units: int, batches: Sequence[int]) -> Workload:
     def build(keras: Any) -> Any:
-        return keras.Sequential([keras.Input((units,)), keras.layers.Dense(units, bias_initializer="random_normal")])
+        return keras.Sequential([keras.Input((units,)), keras.layers.Dense(units)])
 
     return Workload(f"dense-{units}", f"dense {units}", build, (units,), tuple(batches), layer=True, macs=units**2)
 
