@@ -40,14 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shutil.rmtree(FOLDER, ignore_errors=True)
     engines = [engine for name, engine in ENGINES.items() if name in {REFERENCE, SPARSEC, *options.peers}]
     wrong = []
-    for case in () if options.tables else _cases(options):
-        with Workers() as workers, threadpool_limits(1, user_api="blas"):
-            facts = measure(case, engines, options.rounds, workers)
-            results.add(facts, workers.versions)
-        for fact in facts:
-            print(_line(fact), flush=True)
-            wrong += fact.wrong
-    results.write()
+    try:
+        for case in () if options.tables else _cases(options):
+            with Workers() as workers, threadpool_limits(1, user_api="blas"):
+                facts = measure(case, engines, options.rounds, workers)
+                results.add(facts, workers.versions)
+            for fact in facts:
+                print(_line(fact), flush=True)
+                wrong += fact.wrong
+    finally:
+        # What was measured before something failed is kept.
+        results.write()
     if wrong:
         raise SystemExit("\n".join(wrong))
 
