@@ -717,7 +717,7 @@ def test_constants_move_into_the_bias_of_a_recurrent_layer(keras: Any, tmp_path:
     layers = keras.layers
     x = keras.Input((STEPS, CHANNELS))
     y = layers.Dense(6, activation="relu", name="dense")(x)
-    model = keras.Model(x, layers.Dense(2)(layers.Bidirectional(layers.GRU(4), merge_mode="ave")(y)))
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Bidirectional(layers.GRU(4), merge_mode="ave")(y)))
     fill(model)
     kernel, bias = model.get_layer("dense").get_weights()
     kernel[:, [0, 2]], bias[[0, 2]] = 0, [0.7, 0.4]
