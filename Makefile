@@ -38,7 +38,7 @@ sanitize: $(READY)  ## native kernels and models under the address and undefined
 neon: $(READY)  ## the native kernels for aarch64 on an emulated processor, with the emulator of Debian's package qemu-user
 	command -v qemu-aarch64 || command -v qemu-aarch64-static || { echo "install the Debian package qemu-user"; exit 1; }
 	command -v aarch64-linux-gnu-gcc || $(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
-	$(BIN)/python -m pytest -k neon
+	$(BIN)/python -m pytest -k neon tests/test_neon.py $(wildcard tests/test_native*.py)
 
 native:  ## build the native library among the sources, for a checkout that is not installed
 	cmake -S $(NATIVE) -B $(NATIVE)

@@ -177,6 +177,11 @@ def _runs(m):
     return sum(a * b for a, b in zip(pairs[::2], pairs[1::2], strict=True)), sum(pairs[1::2]), runs
 
 
+def _array(kind, given, count):
+    """An array, given itself or by its address."""
+    return (kind * count).from_address(given) if isinstance(given, int) else given
+
+
 def _values(step):
     """The values of a step, and whether each is channels last."""
     kernel = KERNELS[step.kernel]
@@ -234,6 +239,7 @@ class _Driver:
     def run(self, address, bases, advance, times, pool):
         """As ``sparsec_run``; a pool is how many threads it has."""
         plan, image = Plan.from_address(address), _Image()
+        bases, advance = _array(ctypes.c_void_p, bases, plan.memories), _array(ctypes.c_int64, advance, plan.memories)
         steps = (Step * plan.steps).from_address(plan.step)
         at = image.place(bytes(plan))
         image.link(at + Plan.step.offset, image.steps(steps))
