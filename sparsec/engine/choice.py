@@ -154,8 +154,10 @@ class _Site:
         if self._is_dense:
             usual = DENSE_BLOCKS if self._lines <= FEW_LINES else BATCH_BLOCKS
         for matrix in self._matrices:
+            # Four rows read a panel once, so it need not stay in the first-level cache, and wide blocks carry fewer sums.
+            wide = usual.scaled(matrix.height)
             # Where a matrix is narrow, or its entries many, different scales give the same blocks.
-            cuts = {matrix.blocks(cut): cut for cut in map(usual.scaled, scales)}
+            cuts = {matrix.blocks(cut): cut for cut in map(wide.scaled, scales)}
             for cut in cuts.values():
                 yield from self._products(matrix, cut)
 
