@@ -77,6 +77,8 @@ CASES: Final = (
     Case(_square(192, 35), 48, 0.1),
     Case(_square(256, 28), 64, 0.1),
     Case(_square(128, 28), 128, 1.0),
+    Case(_square(512, 7), 512, 1.0),
+    Case(_square(256, 28), 96, 1.0),
     Case(_square(64, 56), 256, 0.1, residual=True),
     Case(_square(256, 14), 256, 0.1, tall=True),
     Case(_square(64, 56), 64, 0.2, tall=True),

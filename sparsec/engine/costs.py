@@ -43,6 +43,7 @@ class Coefficients:
         multiply_shared: each row of an entry for each line, in groups of four rows.
         visit: each entry for each tile.
         spill: each entry for each line, where what a block meets is not in the first-level cache.
+        spill_shared: the same in groups of four rows.
         far: each byte of a matrix that is not in the second-level cache, for each tile, and each such byte of input and output.
         carry: each line of a row for each block but the first: its sums are stored and loaded.
         finish: each line of a row: its sums begin, and end.
@@ -65,6 +66,7 @@ class Coefficients:
     multiply_shared: float
     visit: float
     spill: float
+    spill_shared: float
     far: float
     carry: float
     finish: float
@@ -186,11 +188,10 @@ def _products(
         "carry": matrix.rows * lines * (blocks - 1) * present,
         "finish": matrix.rows * lines,
     }
-    if matrix.height == 1:
-        counts["multiply"] = matrix.entries * lines
-        counts["spill"] = matrix.entries * lines * max(1.0 - caches.panel * tiles.reach / (width * tiles.channel_bytes), 0.0)
-    else:
-        counts["multiply_shared"] = matrix.entries * matrix.height * lines
+    suffix = "" if matrix.height == 1 else "_shared"
+    counts[f"multiply{suffix}"] = matrix.entries * matrix.height * lines
+    outside = max(1.0 - caches.panel * tiles.reach / (width * tiles.channel_bytes), 0.0)
+    counts[f"spill{suffix}"] = matrix.entries * lines * outside
     if step.residual:
         counts["residual"] = matrix.rows * lines
     return counts | _posts(step, matrix.rows * ceil(y.positions / processor.isa.lanes))
