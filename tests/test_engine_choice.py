@@ -316,7 +316,7 @@ def bundle(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("options", [(), ("--tune",), ("--batch", "3", "--threads", "1")])
+@pytest.mark.parametrize("options", [(), ("--tune",), ("--batch", "3")])
 def test_inspect_shows_how_a_bundle_runs(bundle, capsys, options):
     runtime = result(capsys, "inspect", str(bundle), "--runtime", *options)["runtime"]
     assert runtime["tuned"] == ("--tune" in options)
