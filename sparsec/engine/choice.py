@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 from typing import Final
 
 from sparsec.engine import costs, packing
@@ -39,6 +39,10 @@ TILINGS: Final = ((0, 0), (0, 1), (4, 0), (4, 1))
 """The options of ``product``: the most lines of a tile, and whether panels are copied."""
 
 
+MOST_IDLE: Final = 1.1
+"""Threads share out tiles where they take at most so many times as long as if all had the same to do."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """How a step multiplies.
@@ -71,10 +75,12 @@ class Machine:
     Attributes:
         processor: what runs it.
         coefficients: of the cost model.
+        threads: how many run it together.
     """
 
     processor: Processor
     coefficients: Coefficients
+    threads: int = 1
 
 
 class Cheapest:
@@ -163,26 +169,36 @@ class _Site:
 
     def _vectors(self, matrix: Matrix) -> Iterator[Choice]:
         processor = self._machine.processor
+        # There are no tiles to share out, so each thread has some of the rows.
+        pieces = self._machine.threads
         if processor.isa.permutes:
-            yield self._choice("slices", packing.slices(1, self._groups), costs.slices(self._step, matrix, processor))
+            yield self._choice("slices", packing.slices(pieces, self._groups), costs.slices(self._step, matrix, processor))
         counts = costs.vector(self._step, matrix, DENSE_BLOCKS, processor)
-        yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, 1, self._groups), counts)
+        yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, pieces, self._groups), counts)
 
     def _products(self, matrix: Matrix, cut: Blocks) -> Iterator[Choice]:
-        packed = packing.stream(cut, matrix.height, 1, self._groups)
         processor, form = self._machine.processor, f"{matrix.height}x1/{matrix.blocks(cut)}"
         kernel = "product" if self._step.kernel == "product" else "unrolled"
         if kernel == "product" or self._y.positions > 1:
             for most, copied in self._tilings(kernel):
                 counts = costs.flat(self._step, matrix, cut, self._x, self._y, processor, most, copied)
                 tiling = f"/{most}{'c' * copied}" if most or copied else ""
+                packed = self._packing(matrix, cut, costs.flat_tiles(matrix, self._y, processor, most))
                 yield self._choice(kernel, packed, counts, most, copied, label=f"{kernel}/{form}{tiling}")
         if kernel == "product":
             return
         for across in range(1, MOST_ACROSS + 1):
             if across == 1 or self._y.width > (across - 1) * processor.isa.lanes:
                 counts = costs.windows(self._step, matrix, cut, self._x, self._y, processor, across)
+                packed = self._packing(matrix, cut, costs.window_tiles(self._step, matrix, self._y, processor, across))
                 yield self._choice("windows", packed, counts, across, label=f"windows/{form}/{across}")
+
+    def _packing(self, matrix: Matrix, cut: Blocks, tiles: int) -> Packing:
+        """In one piece where threads can share out tiles evenly, else with some of the rows for each thread."""
+        threads = self._machine.threads
+        turns = ceil(tiles / threads)
+        pieces = threads if turns * threads > MOST_IDLE * tiles else 1
+        return packing.stream(cut, matrix.height, pieces, self._groups)
 
     def _tilings(self, kernel: str) -> tuple[tuple[int, int], ...]:
         return TILINGS if kernel == "product" and self._x.pitch <= costs.NEAR else TILINGS[:1]

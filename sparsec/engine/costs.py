@@ -206,6 +206,12 @@ def _most_lines(matrix: Matrix, isa: Isa) -> int:
     return isa.lines[matrix.height > 1]
 
 
+def flat_tiles(matrix: Matrix, y: Planes, processor: Processor, most: int = 0) -> int:
+    """The number of tiles of ``product`` and ``unrolled``, of at most so many lines."""
+    lines = ceil(y.positions / processor.isa.lanes)
+    return ceil(lines / min(most or MAX_LINES, _most_lines(matrix, processor.isa)))
+
+
 def flat(
     step: Step,
     matrix: Matrix,
@@ -229,8 +235,7 @@ def flat(
         copied: 1 where a product copies panels that it could read in place.
     """
     lanes = processor.isa.lanes
-    lines = ceil(y.positions / lanes)
-    count = ceil(lines / min(most or MAX_LINES, _most_lines(matrix, processor.isa)))
+    lines, count = ceil(y.positions / lanes), flat_tiles(matrix, y, processor, most)
     row_bytes = lines / count * lanes * VALUE_BYTES
     in_place = step.kernel == "product" and not copied and x.pitch <= NEAR
     # Rows that are read in place lie in the same sets where their pitch is a multiple of a large power of two.
@@ -278,6 +283,11 @@ class WindowTiles:
         rows = lines * lanes // width
         read = (rows - 1) * window.strides[0] + (window.size[0] - 1) * window.dilations[0] + 1
         return cls(y.samples * down * across, lines, window.size[1] * read, ceil(width / lanes))
+
+
+def window_tiles(step: Step, matrix: Matrix, y: Planes, processor: Processor, across: int) -> int:
+    """The number of tiles of ``windows``."""
+    return WindowTiles.of(step, y, _most_lines(matrix, processor.isa), processor.isa.lanes, across).count
 
 
 def windows(

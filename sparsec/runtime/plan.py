@@ -195,7 +195,7 @@ class Planner:
         self._symbolic = infer_types(graph)
         found = library.status().library
         self._arenas = None if found is None else Arenas(found, native_threads)
-        self._chooser = None if found is None else _chooser(found, store, tune)
+        self._chooser = None if found is None else _chooser(found, store, native_threads, tune)
 
     def plan(self, sizes: Mapping[str, int]) -> Plan:
         """The plan for given sizes of the model's symbols.
@@ -413,8 +413,8 @@ class Planner:
         return site.buffers.may_overwrite(value, site.index)
 
 
-def _chooser(found: library.Library, store: WeightStore, tune: bool) -> Chooser:
-    cheapest = Cheapest(store, machine_of(found))
+def _chooser(found: library.Library, store: WeightStore, threads: int, tune: bool) -> Chooser:
+    cheapest = Cheapest(store, replace(machine_of(found), threads=threads))
     return Fastest(cheapest, Stopwatch(found, store)) if tune else cheapest
 
 
