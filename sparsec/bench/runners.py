@@ -6,6 +6,7 @@ A runner is opened in a process that does nothing else, so it imports only what 
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,10 @@ class SparsecRunner(Runner):
             raise UnavailableError("sparsec runs bundles on the CPU")
         from sparsec.runtime import load
 
-        self._model = load(request.path)
+        with warnings.catch_warnings():
+            # That threads= does not limit NumPy: the environment does already.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            self._model = load(request.path, threads=request.threads)
         self.ports = tuple(
             Port(info.name, tuple(d if isinstance(d, int) else None for d in info.shape), info.dtype)
             for info in self._model.inputs

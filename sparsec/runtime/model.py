@@ -37,9 +37,10 @@ class Model:
 
     Args:
         program: what to run.
-        threads: how many threads BLAS may use; ``None`` leaves that to the environment. The limit needs the package
-            ``threadpoolctl`` and holds for the whole process while a call lasts. Sparse kernels do not heed it: they run in the
-            thread that calls.
+        threads: how many threads run a call; ``None`` is one, and leaves BLAS to the environment. What runs natively has
+            threads of its own, as many for every call that overlaps with others, and gives the same results every time for a
+            given number. For what runs in NumPy it is a limit on BLAS, which needs the package ``threadpoolctl`` and holds for
+            the whole process while a call lasts; SciPy's sparse kernels run in the thread that calls.
         tune: choose native kernels by timing the candidates for this model, rather than by the cost model, when a plan is
             prepared; that takes about a second for a network of usual size, once for each set of input shapes.
 
@@ -57,7 +58,7 @@ class Model:
             raise InputError(f"{threads} threads are too few; give 1 or more, or leave that out for the default")
         if threads is not None and not BLAS_THREADS.supported:
             warnings.warn(
-                "threads= has no effect, because threadpoolctl is not installed; install it with: pip install threadpoolctl",
+                "threads= does not limit BLAS, as threadpoolctl is not installed; install it with: pip install threadpoolctl",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -270,7 +271,7 @@ def load(
 
     Args:
         source: a path, the bytes of a bundle, or a binary file.
-        threads: how many threads BLAS may use; see :class:`Model`.
+        threads: how many threads run a call; see :class:`Model`.
         batch: prepare for this batch size now, rather than at the first call.
         check: run the self-check that the bundle carries.
         mmap: map the arrays of a ``stored`` bundle into memory instead of reading them: loading is faster, and weights that
