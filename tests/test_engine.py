@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from concurrent.futures import ThreadPoolExecutor
 
@@ -222,6 +223,19 @@ def test_threads_may_call_one_model():
     with ThreadPoolExecutor(4) as pool:
         for y, wanted in zip(pool.map(model, inputs), expected, strict=True):
             np.testing.assert_array_equal(y, wanted)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    model = Model(lower(bottleneck(np.random.default_rng(16))), threads=2)
+    x = np.ones((2, 12, 12, 32), np.float32)
+    expected = model(x)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(model(x), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    np.testing.assert_array_equal(model(x), expected)
 
 
 def test_a_call_allocates_nothing_but_its_output():

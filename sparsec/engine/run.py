@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Arena:
 
     def __init__(self, found: Library, threads: int) -> None:
         self._library = found
+        self._process = os.getpid()
         self.pool = found.new_pool(threads)
         self._buffer: Array = np.zeros(0, np.uint8)
         self.address = 0
@@ -55,8 +57,13 @@ class Arena:
             self.address = -(-self._buffer.ctypes.data // LINE_BYTES) * LINE_BYTES
             self.nbytes = nbytes
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether its threads, if it has any, are of this process, and not of one that was forked."""
+        return self.pool is None or self._process == os.getpid()
+
     def __del__(self) -> None:
-        if self.pool is not None:
+        if self.pool is not None and self.is_ours:
             self._library.free_pool(self.pool)
 
 
@@ -76,7 +83,8 @@ class Arenas:
     def take(self) -> Arena:
         """One that nobody uses."""
         try:
-            return self._idle.pop()
+            arena = self._idle.pop()
+            return arena if arena.is_ours else self.take()
         except IndexError:
             return Arena(self.library, self.threads)
 
