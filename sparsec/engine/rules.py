@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from sparsec.encodings.stored import normal_rows
 from sparsec.engine.steps import Concat, Elementwise, Item, Planes, Post, Product, Refusal, Step, View, Window
 from sparsec.ir import ABSENT, Array, Attrs, Node, TensorType
 from sparsec.kernels import WeightStore
+from sparsec.kernels.streams import MAX_COLUMNS
 from sparsec.ops import get_op
 from sparsec.ops.base import integer, ints, number
 from sparsec.ops.windows import axis_pads
@@ -133,7 +134,10 @@ def _conv(site: Site) -> Found:
     refusal = _refuse_weight(site)
     if refusal:
         return refusal
-    window = _window(site, site.store.weight(site.input(1)).shape[:-2])
+    size = site.store.weight(site.input(1)).shape[:-2]
+    if prod(size) >= MAX_COLUMNS:
+        return Refusal("its window is too large")
+    window = _window(site, size)
     product = Product(site.input(1), integer(site.attrs, "groups"))
     kernel = "windows"
     if window.is_point:
