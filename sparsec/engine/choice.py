@@ -32,9 +32,6 @@ SPARED: Final = 1.2
 FEW_LINES: Final = 2
 """With so few lines in a row, the blocks of dense layers may be wide."""
 
-MANY_LINES: Final = 8
-"""Dense layers whose rows have more lines copy their panels, whose rows would lie in the same sets of the cache otherwise."""
-
 TILINGS: Final = ((0, 0), (0, 1), (4, 0), (4, 1))
 """The options of ``product``: the most lines of a tile, and whether panels are copied."""
 

@@ -9,17 +9,14 @@ import ctypes
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import prod
 from typing import Any, Final
 
 import numpy as np
 
 from sparsec.encodings import Csr
-from sparsec.encodings.stored import from_matrix
 from sparsec.ir import Array
 from sparsec.kernels import library
 from sparsec.kernels.library import Matrix, Slices
-from sparsec.kernels.weights import Packing, Source, Weight
 
 
 @dataclass(frozen=True)
@@ -322,51 +319,3 @@ class SliceStream:
     def pieces(cls, csr: Csr, columns: int, count: int) -> list[SliceStream]:
         """Packs compressed rows as some matrices, of about as many entries each."""
         return [cls.pack(part, columns) for part in _divide(csr, count)]
-
-
-@dataclass(frozen=True)
-class StreamSource:
-    """A weight of which a packed form for native kernels is at hand."""
-
-    packed: Stream | SliceStream
-    weight: Weight
-
-    def tensor(self) -> Array:
-        """The tensor, filled from the entries."""
-        csr = self.packed.csr()
-        matrix = np.zeros(self.packed.shape, np.float32)
-        matrix[np.repeat(np.arange(len(matrix)), np.diff(csr.pointers)), csr.indices] = csr.values
-        return from_matrix(matrix, self.weight.shape, self.weight.rows)
-
-    def csr(self) -> Csr:
-        """The compressed rows."""
-        return self.packed.csr()
-
-    def nonzeros(self) -> int:
-        """Counted over the values."""
-        return int(np.count_nonzero(self.packed.values))
-
-
-def _make_stream(source: Source, weight: Weight) -> Stream:
-    channels, taps = weight.shape[-2], prod(weight.shape[:-2])
-    cut = DENSE_BLOCKS if len(weight.shape) == 2 else POINTWISE_BLOCKS if taps == 1 else WINDOW_BLOCKS
-    return Stream.pack(source.csr(), channels, taps, cut)
-
-
-STREAM = Packing(
-    "stream",
-    make=lambda source, weight, attrs: _make_stream(source, weight),
-    back=StreamSource,
-    key=lambda attrs: None,
-    nbytes=lambda packed: int(packed.nbytes),
-)
-"""The 2-D view as a :class:`Stream`."""
-
-SLICES = Packing(
-    "slices",
-    make=lambda source, weight, attrs: SliceStream.pack(source.csr(), weight.matrix_shape[1]),
-    back=StreamSource,
-    key=lambda attrs: None,
-    nbytes=lambda packed: int(packed.nbytes),
-)
-"""The 2-D view as a :class:`SliceStream`."""

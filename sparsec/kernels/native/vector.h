@@ -110,7 +110,8 @@ INLINE float total(vec value) {
 typedef __mmask16 lanes;
 /* Lanes first <= i < stop. */
 INLINE lanes lanes_of(int first, int stop) {
-    const uint32_t to = stop >= LANES ? 0xffffu : stop <= 0 ? 0 : (1u << stop) - 1, from = first <= 0 ? 0 : first >= LANES ? 0xffffu : (1u << first) - 1;
+    const uint32_t to = stop >= LANES ? 0xffffu : stop <= 0 ? 0 : (1u << stop) - 1;
+    const uint32_t from = first <= 0 ? 0 : first >= LANES ? 0xffffu : (1u << first) - 1;
     return (lanes)(to & ~from);
 }
 INLINE vec load_lanes(const float *from, lanes which) { return (vec)_mm512_maskz_loadu_ps(which, from); }
