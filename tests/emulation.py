@@ -144,7 +144,8 @@ class _Image:
         kernel = KERNELS[step.kernel]
         if kernel in _RAW:
             return self.copy(step.weights, _RAW[kernel](step))
-        kind, fill = (Slices, self._slices) if kernel == "slices" else (Matrix, self._matrix)
+        sliced = kernel == "slices" or (kernel == "recurrent" and step.options[0])
+        kind, fill = (Slices, self._slices) if sliced else (Matrix, self._matrix)
         pieces = (kind * step.pieces).from_address(step.weights)
         first = self.place(bytes(pieces))
         for i, piece in enumerate(pieces):

@@ -131,7 +131,31 @@ def candidates(
         machine: what runs it.
         scales: how many times as wide as usual the blocks of the weight may be.
     """
-    return list(_Site(step, planes[step.x], planes[step.y], store, machine).candidates(scales))
+    x, y = planes[step.x], planes[step.y]
+    if step.kernel == "recurrent":
+        return _recurrent(step, x, y, store, machine, scales)
+    return list(_Site(step, x, y, store, machine).candidates(scales))
+
+
+def _recurrent(step: Step, x: Planes, y: Planes, store: WeightStore, machine: Machine, scales: Iterable[float]) -> list[Choice]:
+    """Those of the product of a state, which one thread computes for each step in time."""
+    kernel = "vector" if x.samples == 1 else "product"
+    h, sums = (Planes(x.samples, 1, 1, value.channels) for value in (y, x))
+    alone = replace(machine, threads=1)
+    found = _Site(replace(step, kernel=kernel, posts=[]), h, sums, store, alone).candidates(scales)
+    times = y.height * y.width
+    return [
+        replace(
+            choice,
+            kernel="recurrent",
+            options=(int(choice.kernel == "slices"),),
+            counts={name: times * count for name, count in choice.counts.items()},
+            nanoseconds=times * choice.nanoseconds,
+            label=f"recurrent/{choice.label}",
+        )
+        for choice in found
+        if not any(choice.options)
+    ]
 
 
 class _Site:
@@ -140,7 +164,7 @@ class _Site:
     def __init__(self, step: Step, x: Planes, y: Planes, store: WeightStore, machine: Machine) -> None:
         assert step.product is not None
         self._step, self._x, self._y, self._machine = step, x, y, machine
-        path, self._groups = step.product.path, step.product.groups
+        path, self._groups, self._rows = step.product.path, step.product.groups, step.product.rows
         shape = store.weight(path).shape
         self._is_dense, self._lines = len(shape) == 2, -(-y.positions // LINE)
         entries = store.nonzeros(path) / self._groups
@@ -169,9 +193,10 @@ class _Site:
         # There are no tiles to share out, so each thread has some of the rows.
         pieces = self._machine.threads
         if processor.isa.permutes:
-            yield self._choice("slices", packing.slices(pieces, self._groups), costs.slices(self._step, matrix, processor))
+            packed = packing.slices(pieces, self._groups, self._rows)
+            yield self._choice("slices", packed, costs.slices(self._step, matrix, processor))
         counts = costs.vector(self._step, matrix, DENSE_BLOCKS, processor)
-        yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, pieces, self._groups), counts)
+        yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, pieces, self._groups, self._rows), counts)
 
     def _products(self, matrix: Matrix, cut: Blocks) -> Iterator[Choice]:
         processor, form = self._machine.processor, f"{matrix.height}x1/{matrix.blocks(cut)}"
@@ -195,7 +220,7 @@ class _Site:
         threads = self._machine.threads
         turns = ceil(tiles / threads)
         pieces = threads if turns * threads > MOST_IDLE * tiles else 1
-        return packing.stream(cut, matrix.height, pieces, self._groups)
+        return packing.stream(cut, matrix.height, pieces, self._groups, self._rows)
 
     def _tilings(self, kernel: str) -> tuple[tuple[int, int], ...]:
         return TILINGS if kernel == "product" and self._x.pitch <= costs.NEAR else TILINGS[:1]

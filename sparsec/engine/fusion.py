@@ -33,7 +33,8 @@ class Fusion:
     def add(self, items: Sequence[Item]) -> None:
         """Add items as they are."""
         for item in items:
-            self._makers[item.y] = len(self.items)
+            for value in item.writes if isinstance(item, Step) else (item.y,):
+                self._makers[value] = len(self.items)
             self.items.append(item)
 
     def follow(self, node: Node, elementwise: Elementwise) -> None:
@@ -55,7 +56,7 @@ class Fusion:
         """The step that makes a value which nothing else reads, if it comes after all other operands."""
         index = self._makers.get(name, -1)
         item = self.items[index] if index >= 0 else None
-        if not isinstance(item, Step) or item.kernel in DEAF or self._readers.get(name, 0) != 1:
+        if not isinstance(item, Step) or item.y != name or item.kernel in DEAF or self._readers.get(name, 0) != 1:
             return None
         later = any(self._makers.get(post.value, -1) >= index for post in posts if post.value)
         return None if later else item

@@ -116,7 +116,7 @@ class Memory:
         for value in self._external:
             self._roots[value] = _Root(0, base=self._external[value])
         for index, step in enumerate(self.steps):
-            for value in (*step.reads, step.y):
+            for value in (*step.reads, *step.writes):
                 root, _ = self._root(value)
                 found = self._roots.setdefault(root, _Root(self.planes[root].floats, index))
                 found.last = index

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from typing import Any, Final
 
@@ -83,23 +84,31 @@ class PackedSource:
         return int(np.count_nonzero(self.packed.csr().values))
 
 
-def _packing(name: str, pack: Any, groups: int) -> Packing:
+def _packing(name: str, pack: Any, groups: int, rows: tuple[int, ...] = ()) -> Packing:
     def make(source: Source, weight: Weight, attrs: Any) -> Packed:
         csr = source.csr()
-        rows = weight.matrix_shape[0] // groups
-        parts = [csr] if groups == 1 else [_rows_of(csr, g * rows, (g + 1) * rows) for g in range(groups)]
-        return Packed(tuple(tuple(pack(part, weight)) for part in parts))
+        parts = _cut(csr, [weight.matrix_shape[0] // groups] * groups)
+        return Packed(tuple(tuple(piece for each in _cut(part, rows) for piece in pack(each, weight)) for part in parts))
 
+    name = "/".join((name, *map(str, rows)))
     return Packing(name, make, PackedSource, lambda attrs: None, lambda packed: int(packed.nbytes))
 
 
-def stream(blocks: Blocks, height: int, pieces: int, groups: int = 1) -> Packing:
-    """Rows one by one, or in groups of ``height`` that share their columns, cut into blocks of channels."""
+def stream(blocks: Blocks, height: int, pieces: int, groups: int = 1, rows: tuple[int, ...] = ()) -> Packing:
+    """Rows one by one, or in groups of ``height`` that share their columns, cut into blocks of channels.
+
+    Args:
+        blocks: how channels are cut.
+        height: of a group.
+        pieces: into which rows are divided.
+        groups: of the weight.
+        rows: where not empty, those of parts that are divided into pieces each for itself.
+    """
 
     def pack(csr: Csr, weight: Weight) -> list[Stream]:
         return Stream.pieces(csr, weight.shape[-2], prod(weight.shape[:-2]), blocks, height, pieces)
 
-    return _packing(f"stream/{blocks.least}-{blocks.most}-{blocks.entries}/{height}/{pieces}/{groups}", pack, groups)
+    return _packing(f"stream/{blocks.least}-{blocks.most}-{blocks.entries}/{height}/{pieces}/{groups}", pack, groups, rows)
 
 
 def filling(csr: Csr, weight: Weight) -> float:
@@ -113,13 +122,20 @@ def filling(csr: Csr, weight: Weight) -> float:
     return SHARED * int(np.count_nonzero(taken)) / max(stop, 1)
 
 
-def slices(pieces: int, groups: int = 1) -> Packing:
-    """Slices of rows that are padded to one length."""
+def slices(pieces: int, groups: int = 1, rows: tuple[int, ...] = ()) -> Packing:
+    """Slices of rows that are padded to one length; arguments as in :func:`stream`."""
 
     def pack(csr: Csr, weight: Weight) -> list[SliceStream]:
         return SliceStream.pieces(csr, prod(weight.shape[:-1]), pieces)
 
-    return _packing(f"slices/{pieces}/{groups}", pack, groups)
+    return _packing(f"slices/{pieces}/{groups}", pack, groups, rows)
+
+
+def _cut(csr: Csr, rows: Sequence[int]) -> list[Csr]:
+    """Parts of so many rows each; the whole where there is but one."""
+    if len(rows) <= 1:
+        return [csr]
+    return [_rows_of(csr, stop - count, stop) for count, stop in zip(rows, accumulate(rows), strict=True)]
 
 
 def _rows_of(csr: Csr, first: int, stop: int) -> Csr:

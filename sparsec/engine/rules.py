@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from sparsec.encodings.stored import normal_rows
-from sparsec.engine.steps import Concat, Elementwise, Item, Planes, Post, Product, Refusal, Step, View, Window
+from sparsec.engine.steps import Concat, Elementwise, Item, Made, Planes, Post, Product, Refusal, Step, View, Window
 from sparsec.ir import ABSENT, Array, Attrs, Node, TensorType
 from sparsec.kernels import WeightStore
 from sparsec.kernels.streams import MAX_COLUMNS
@@ -22,7 +22,7 @@ from sparsec.ops import get_op
 from sparsec.ops.base import integer, ints, number
 from sparsec.ops.windows import axis_pads
 
-Found = Sequence[Item] | Elementwise | Refusal
+Found = Sequence[Item] | Made | Elementwise | Refusal
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Site:
 
     @property
     def y(self) -> str:
-        """The output."""
-        return self.node.output
+        """The first output."""
+        return self.node.outputs[0]
 
     def planes(self, name: str) -> Planes:
         """The sizes of a value."""
@@ -110,17 +110,26 @@ def _window(site: Site, size: Sequence[int]) -> Window:
     return Window(_pair(size, 1), _pair(strides, 1), _pair(dilations, 1), _pair(pads, 0))
 
 
-def _refuse_weight(site: Site) -> Refusal | None:
-    path = site.input(1)
-    if not site.is_constant(path) or any(name != ABSENT and not site.is_constant(name) for name in site.node.inputs[1:]):
+def refuse_weights(site: Site, names: Sequence[str]) -> Refusal | None:
+    """Why a node cannot multiply with its weights; ``None`` where it can.
+
+    Args:
+        site: the node.
+        names: of its weights and of the constants that belong to them, which may be left out.
+    """
+    if any(name != ABSENT and not site.is_constant(name) for name in names):
         return Refusal("its weights are computed")
-    weight = site.store.weight(path)
-    rows = get_op(site.node.op).matrix_rows[1]
-    if weight.dtype != "float32":
-        return Refusal(f"its weight is {weight.dtype}")
-    if weight.rows != normal_rows(rows, len(weight.shape)):
-        return Refusal(f"its weight is stored with rows {weight.rows}")
+    for index, rows in get_op(site.node.op).matrix_rows.items():
+        weight = site.store.weight(site.input(index))
+        if weight.dtype != "float32":
+            return Refusal(f"its weight is {weight.dtype}")
+        if weight.rows != normal_rows(rows, len(weight.shape)):
+            return Refusal(f"its weight is stored with rows {weight.rows}")
     return None
+
+
+def _refuse_weight(site: Site) -> Refusal | None:
+    return refuse_weights(site, site.node.inputs[1:])
 
 
 @rule("dense")
@@ -224,11 +233,16 @@ def _concat(site: Site) -> Found:
 
 @rule("slice")
 def _slice(site: Site) -> Found:
-    if not _is_last(site, integer(site.attrs, "axis")) or integer(site.attrs, "step") != 1:
-        return Refusal("it is not of neighbouring channels")
-    channels = site.planes(site.x).channels
-    start, _, _ = slice(integer(site.attrs, "start"), integer(site.attrs, "stop")).indices(channels)
-    return [View(site.y, site.x, start)]
+    rank = site.types[site.x].rank
+    axis = integer(site.attrs, "axis") % rank
+    ends = slice(*(integer(site.attrs, name) for name in ("start", "stop", "step")))
+    start, _, step = ends.indices(site.shape(site.x)[axis])
+    if axis == 0:
+        return Refusal("it is of samples")
+    if axis < rank - 1:
+        rows = rank == 4 and axis == 1
+        return [site.step("select", options=(start, step, 0, 1) if rows else (0, 1, start, step))]
+    return [View(site.y, site.x, start)] if step == 1 else Refusal("it is not of neighbouring channels")
 
 
 @rule("reshape")
@@ -244,7 +258,7 @@ def _reshape(site: Site) -> Found:
         items.append(Step("flatten", site.x, source, [site.node]))
     if y.height * y.width > 1:
         items.append(Step("unflatten", source, site.y, [site.node]))
-    return items
+    return Made(items, {flat: Planes(x.samples, 1, 1, x.height * x.width * x.channels)} if source == flat else {})
 
 
 # --- elementwise -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -98,10 +98,12 @@ class Product:
     Attributes:
         path: of the weight; its 2-D view has a row for each output channel, and in a row the channels of each tap in turn.
         groups: into how many independent parts input and output channels are divided.
+        rows: of each piece, where the kernel takes several that do different things.
     """
 
     path: str
     groups: int = 1
+    rows: tuple[int, ...] = ()
 
 
 @dataclass
@@ -122,7 +124,7 @@ class Step:
         low: what the output is at least.
         high: what it is at most.
         residual: the name of a value that is added before the clamp.
-        extra: the name of another input.
+        also: the name of another output.
         posts: in order.
     """
 
@@ -139,13 +141,18 @@ class Step:
     low: float = -inf
     high: float = inf
     residual: str = ""
-    extra: str = ""
+    also: str = ""
     posts: list[Post] = field(default_factory=list)
 
     @property
     def reads(self) -> Iterator[str]:
         """The names of the values that it reads."""
-        yield from filter(None, (self.x, self.residual, self.extra, *(post.value for post in self.posts)))
+        yield from filter(None, (self.x, self.residual, *(post.value for post in self.posts)))
+
+    @property
+    def writes(self) -> Iterator[str]:
+        """The names of the values that it computes."""
+        yield from filter(None, (self.y, self.also))
 
     @property
     def clamps(self) -> bool:
@@ -182,6 +189,19 @@ class Concat:
 
 
 Item = Step | View | Concat
+
+
+@dataclass(frozen=True)
+class Made:
+    """Items between which there are values that are not in the graph.
+
+    Attributes:
+        items: in order.
+        planes: the sizes of those values.
+    """
+
+    items: Sequence[Item]
+    planes: Mapping[str, Planes]
 
 
 @dataclass(frozen=True)

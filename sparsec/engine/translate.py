@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparsec.engine.fusion import Fusion
 from sparsec.engine.rewrites import rewrite
 from sparsec.engine.rules import RULES, Site
 from sparsec.engine.segments import Segment
-from sparsec.engine.steps import Concat, Elementwise, Item, Planes, Refusal, Step, View
+from sparsec.engine.steps import Concat, Elementwise, Item, Made, Planes, Refusal, Step, View
 from sparsec.ir import TensorType
 from sparsec.kernels import WeightStore
 
@@ -55,8 +55,10 @@ def translate(segment: Segment, types: Mapping[str, TensorType], store: WeightSt
         assert not isinstance(found, Refusal)
         if isinstance(found, Elementwise):
             fusion.follow(node, found)
+        elif isinstance(found, Made):
+            planes.update(found.planes)
+            fusion.add(found.items)
         else:
-            planes.update(_flat(found, planes))
             fusion.add(found)
     items = rewrite(fusion.items, planes, segment.outputs)
     parts = {part for item in items if isinstance(item, Concat) for part in item.parts}
@@ -70,13 +72,3 @@ def translate(segment: Segment, types: Mapping[str, TensorType], store: WeightSt
             external[target] = number
             items.append(Step("store", name, target))
     return Translation(tuple(items), planes, external, given)
-
-
-def _flat(items: Sequence[Item], planes: Mapping[str, Planes]) -> dict[str, Planes]:
-    """The sizes of values that a rule made up between flattening and its opposite."""
-    found = {}
-    for item in items:
-        if isinstance(item, Step) and item.kernel == "flatten" and item.y not in planes:
-            x = planes[item.x]
-            found[item.y] = Planes(x.samples, 1, 1, x.height * x.width * x.channels)
-    return found

@@ -83,7 +83,7 @@ class Stopwatch:
         return [float(np.median(found)) for found in times]
 
     def _plans(self, step: Step, planes: Mapping[str, Planes], choices: Sequence[Choice]) -> list[NativePlan]:
-        values = {name: planes[name] for name in (*step.reads, step.y)}
+        values = {name: planes[name] for name in (*step.reads, *step.writes)}
         alone = Translation((replace(step, nodes=[]),), values, {}, frozenset())
         weights = _Apart(self._store)
         return [NativePlan(alone, weights, self._library, 1, lambda *_, choice=choice: choice) for choice in choices]

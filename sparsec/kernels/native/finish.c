@@ -32,6 +32,11 @@ static void apply_to(const sparsec_post *post, float *y, operand w, int64_t coun
     }
 }
 
+void NAME(apply)(int function, float a, float b, float *y, int64_t count) {
+    const sparsec_post post = {.function = function, .a = a, .b = b};
+    apply_to(&post, y, (operand){NULL, a}, count);
+}
+
 static void clamp_to(const sparsec_step *s, float *y, int64_t count) {
     const vec low = splat(s->low), high = splat(s->high);
     int64_t i = 0;

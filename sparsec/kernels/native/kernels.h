@@ -169,6 +169,8 @@ typedef struct {
  *   store      to channels-last memory
  *   flatten    [samples, height, width, channels] to [samples, height * width * channels]
  *   unflatten  back
+ *   select     some rows and columns of positions: options are the first row, rows from one to the next, and the same of
+ *              columns; both steps may be negative
  *   recurrent  see recurrent.c
  */
 #define SPARSEC_KERNELS(X) \
@@ -188,7 +190,9 @@ typedef struct {
     X(reduce) \
     X(softmax) \
     X(normalise) \
-    X(resize)
+    X(resize) \
+    X(select) \
+    X(recurrent)
 
 enum {
 #define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,

@@ -182,6 +182,9 @@ void NAME(post)(const sparsec_step *s, float *const *memory, int64_t row, int64_
 /* Applies clamp and posts to rows first <= row < stop of y, which has one position. */
 void NAME(finish_vector)(const sparsec_step *s, float *const *memory, int64_t first, int64_t stop);
 
+/* Applies a function whose operand, if it has one, is the number a. */
+void NAME(apply)(int function, float a, float b, float *y, int64_t count);
+
 /* Whether there is anything for finish to do. */
 INLINE int finishes(const sparsec_step *s) {
     return s->posts > 0 || s->low > -__builtin_inff() || s->high < __builtin_inff();
