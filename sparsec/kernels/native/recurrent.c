@@ -36,8 +36,9 @@ typedef struct {
     int cell, gates, states;
     int64_t units, samples, steps, pitch, floats;
     int64_t chunk;      /* steps at a time */
-    float *inputs;      /* of these steps, [gates] each */
-    float *outputs;     /* of these steps */
+    float *inputs;      /* of these steps, [gates] each, and `input` floats from one to the next */
+    float *outputs;     /* of these steps, and `output` floats from one to the next */
+    int64_t input, output;
     float *h, *c, *read;
     void *scratch;      /* for the products */
 } cells;
@@ -94,8 +95,11 @@ static cells plan_cells(const sparsec_step *s, arena *from) {
     k.chunk = k.chunk < LEAST ? LEAST : k.chunk > STEPS ? STEPS : k.chunk;
     k.chunk = k.chunk < k.steps ? k.chunk : k.steps;
     const int64_t bytes = k.floats * (int64_t)sizeof(float);
-    k.inputs = take(from, k.chunk * k.gates * bytes);
-    k.outputs = take(from, k.chunk * bytes);
+    /* A line more keeps the steps, which are brought together, out of one another's sets of the cache. */
+    k.input = round_up(k.gates * k.floats, LINE) + LINE;
+    k.output = round_up(k.floats, LINE) + LINE;
+    k.inputs = take(from, k.chunk * k.input * (int64_t)sizeof(float));
+    k.outputs = take(from, k.chunk * k.output * (int64_t)sizeof(float));
     k.h = take(from, bytes);
     k.c = take(from, bytes);
     k.read = take(from, bytes);
@@ -192,18 +196,18 @@ static void bring_inputs(const cells *k, float *const *memory, int64_t first, in
     const sparsec_value *v = &k->step->x;
     const float *x = row_of(v, memory, 0) + first;
     const int64_t rows = k->gates * k->units;
-    if (k->samples == 1) transpose(x, v->pitch, k->inputs, rows, rows, count);
+    if (k->samples == 1) transpose(x, v->pitch, k->inputs, k->input, rows, count);
     else for (int64_t row = 0; row < rows; row++) {
-        transpose(x + row * v->pitch, k->steps, k->inputs + row * k->pitch, rows * k->pitch, k->samples, count);
+        transpose(x + row * v->pitch, k->steps, k->inputs + row * k->pitch, k->input, k->samples, count);
     }
 }
 
 static void bring_outputs(const cells *k, float *const *memory, int64_t first, int64_t count) {
     const sparsec_value *v = &k->step->y;
     float *y = row_of(v, memory, 0) + first;
-    if (k->samples == 1) transpose(k->outputs, k->units, y, v->pitch, count, k->units);
+    if (k->samples == 1) transpose(k->outputs, k->output, y, v->pitch, count, k->units);
     else for (int64_t row = 0; row < k->units; row++) {
-        transpose(k->outputs + row * k->pitch, k->floats, y + row * v->pitch, k->steps, count, k->samples);
+        transpose(k->outputs + row * k->pitch, k->output, y + row * v->pitch, k->steps, count, k->samples);
     }
 }
 
@@ -244,7 +248,7 @@ void NAME(recurrent)(const sparsec_step *s, float *const *memory, void *scratch,
     const cells k = plan_cells(s, &given);
     const int backwards = s->options[2];
     /* Where rows have padding, computing with what happens to stand there may take long. */
-    if (k.pitch != k.samples) memset(k.inputs, 0, sizeof(float) * k.chunk * k.gates * k.floats);
+    if (k.pitch != k.samples) memset(k.inputs, 0, sizeof(float) * k.chunk * k.input);
     begin_states(&k, memory);
     for (int64_t done = 0; done < k.steps; done += k.chunk) {
         const int64_t left = k.steps - done, count = k.chunk < left ? k.chunk : left;
@@ -253,8 +257,8 @@ void NAME(recurrent)(const sparsec_step *s, float *const *memory, void *scratch,
         bring_inputs(&k, memory, first, count);
         for (int64_t i = 0; i < count; i++) {
             const int64_t at = backwards ? count - 1 - i : i;
-            float *out = k.outputs + at * k.floats;
-            run_cell(&k, k.inputs + at * k.gates * k.floats, h, out);
+            float *out = k.outputs + at * k.output;
+            run_cell(&k, k.inputs + at * k.input, h, out);
             h = out;
         }
         memcpy(k.h, h, sizeof(float) * k.floats);
