@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import sparsec
 from sparsec.engine import choice
 from sparsec.ir import ABSENT, BATCH, Graph, Input, Port, TensorType, symbol
 from sparsec.kernels import library
@@ -205,52 +204,3 @@ def test_what_has_no_kernel_runs_as_before(change, reason):
     (step,) = model.plan(2)
     assert not step.kernel.startswith("native/")
     assert reason in step.reason
-
-
-# --- Keras -------------------------------------------------------------------------------------------------------------
-
-
-def keras_models():
-    import keras
-    from keras import layers
-
-    def model(*stack):
-        return keras.Sequential([layers.Input((9, 5)), *stack])
-
-    return {
-        "lstm": model(layers.LSTM(12), layers.Dense(3, activation="softmax")),
-        "gru": model(layers.GRU(12), layers.Dense(3)),
-        "reset before": model(layers.GRU(7, reset_after=False), layers.Dense(3)),
-        "simple": model(layers.SimpleRNN(12, activation="relu"), layers.Dense(3, activation="sigmoid")),
-        "stacked": model(
-            layers.Conv1D(8, 3, padding="same", activation="relu"),
-            layers.LSTM(12, return_sequences=True),
-            layers.GRU(8, return_sequences=True, go_backwards=True),
-            layers.SimpleRNN(6),
-            layers.Dense(3),
-        ),
-        "bidirectional": model(
-            layers.Bidirectional(layers.LSTM(6, return_sequences=True)), layers.Bidirectional(layers.GRU(5)), layers.Dense(2)
-        ),
-        "summed": model(layers.Bidirectional(layers.LSTM(6, return_sequences=True), merge_mode="sum"), layers.Dense(2)),
-    }
-
-
-def test_whole_models(tmp_path, monkeypatch):
-    rng = np.random.default_rng(5)
-    for name, keras_model in keras_models().items():
-        keras_model.set_weights([sparse(rng, array.shape, 0.4) for array in keras_model.get_weights()])
-        compiled = sparsec.compile(keras_model, verify=False)
-        path = tmp_path / f"{name}.npz"
-        compiled.save(path)
-        model = sparsec.load(path)
-        for batch in (1, 3):
-            x = rng.standard_normal((batch, 9, 5)).astype(np.float32)
-            y = model(x)
-            np.testing.assert_allclose(y, keras_model(x).numpy(), rtol=0, atol=1e-5 * max(np.ptp(y), 1e-3), err_msg=name)
-            kernels = [step.kernel for step in model.plan(batch)]
-            assert all(kernel.startswith("native/") for kernel in kernels), (name, kernels)
-            assert "native/recurrent" in model.summary(batch)
-            with monkeypatch.context() as patch:
-                patch.setenv(library.VARIABLE, library.OFF)
-                np.testing.assert_allclose(sparsec.load(path)(x), y, rtol=0, atol=1e-5 * max(np.ptp(y), 1e-3))

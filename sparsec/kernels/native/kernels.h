@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 2
+#define SPARSEC_ABI 3
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -171,7 +171,7 @@ typedef struct {
  *   unflatten  back
  *   select     some rows and columns of positions: options are the first row, rows from one to the next, and the same of
  *              columns; both steps may be negative
- *   recurrent  see recurrent.c
+ *   recurrent  all steps of a recurrent cell; recurrent.c says what options, bias, residual and extra are
  */
 #define SPARSEC_KERNELS(X) \
     X(product) \
