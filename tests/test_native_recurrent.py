@@ -204,3 +204,16 @@ def test_what_has_no_kernel_runs_as_before(change, reason):
     (step,) = model.plan(2)
     assert not step.kernel.startswith("native/")
     assert reason in step.reason
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_candidates_and_steps_can_be_timed(batch):
+    rng = np.random.default_rng(4)
+    graph = cell_graph(rng, "lstm", USUAL["lstm"], 5, 8, 24, given_states=True)
+    inputs = [rng.standard_normal((batch, *shape)).astype(np.float32) for shape in ((5, 8), (24,), (24,))]
+    model = Model(lower(graph), tune=True)
+    for y, expected in zip(model.run(inputs), evaluate(graph, inputs), strict=True):
+        np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
+    steps = model.profile(inputs).steps
+    assert [step.op for step in steps] == ["lstm", "lstm"]
+    assert all(step.measured for step in steps)
