@@ -302,8 +302,8 @@ def _slower(missing: frozenset[str]) -> str:
         return f"{', '.join(sorted(missing))} is not installed: sparse weights run as dense ones, slower"
     others = f" ({', '.join(sorted(missing - {NATIVE}))} is not installed either)" if len(missing) > 1 else ""
     return (
-        "sparsec was installed without its native library, for want of a C compiler: sparse weights run on NumPy and SciPy,"
-        f" slower{others}"
+        "sparsec was installed without its native library, for want of a C compiler, or with that of another version: sparse"
+        f" weights run on NumPy and SciPy, slower{others}"
     )
 
 
