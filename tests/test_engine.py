@@ -128,6 +128,12 @@ def test_strides_are_taken_where_positions_are_computed(batch):
     assert model.plan(batch)[0].kernel.startswith("native/product")
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_strides_may_leave_one_position(size, batch):
+    check(bottleneck(np.random.default_rng(17), size=size), batch)
+
+
 @pytest.mark.parametrize("low", [0.0, -1.0])
 def test_zeros_around_a_maximum_count_where_something_is_below_them(low):
     rng = np.random.default_rng(4)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from sparsec.engine.rules import Found, Site, refuse_weights, rule
-from sparsec.engine.steps import Concat, Item, Made, Planes, Post, Product, Refusal, Step, View
+from sparsec.engine.steps import Concat, Item, Made, Planes, Post, Product, Refusal, Step, View, multiplying
 from sparsec.ir import ABSENT, Array
 from sparsec.kernels.library import FUNCTIONS
 from sparsec.ops import get_op
@@ -77,7 +77,7 @@ def _items(site: Site, op: Recurrent, initial: Sequence[str], functions: Sequenc
     cell = CELLS.index("gru after" if site.attrs.get("reset_after") else site.node.op)
     ended = Planes(y.samples, 1, 1, len(op.state_names) * y.channels)
     project = Step(
-        "vector" if x.positions == 1 else "product",
+        multiplying(x),
         *(site.x, projection, [site.node]),
         product=Product(site.input(KERNEL)),
         bias=own,

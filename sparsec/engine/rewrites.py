@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from sparsec.engine.steps import Concat, Item, Planes, Step, View, Window
+from sparsec.engine.steps import Concat, Item, Planes, Step, View, Window, multiplying
 
 Sizes = dict[str, Planes]
 
@@ -89,7 +89,7 @@ def _sample(items: Sequence[Item], planes: Sizes) -> list[Item]:
         if isinstance(item, Step) and _is_sampling(item):
             item.x = _picked(item.x, item.window, planes[item.y], planes, result, picked)
             item.window = Window()
-            item.kernel = "product" if planes[item.y].positions > 1 else "vector"
+            item.kernel = multiplying(planes[item.y])
         result.append(item)
     return result
 
@@ -128,7 +128,7 @@ def _push_samples(items: Sequence[Item], planes: Sizes, outputs: Collection[str]
             replace(post, value=_picked(post.value, pick.window, planes[pick.y], planes, new, sampled) if post.value else "")
             for post in maker.posts
         ]
-        maker.y = pick.y
+        maker.y, maker.kernel = pick.y, multiplying(planes[pick.y])
         result[at:at] = new
         result.remove(pick)
     return result

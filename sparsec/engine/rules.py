@@ -14,7 +14,20 @@ from typing import Any, Final
 import numpy as np
 
 from sparsec.encodings.stored import normal_rows
-from sparsec.engine.steps import Concat, Elementwise, Item, Made, Planes, Post, Product, Refusal, Step, View, Window
+from sparsec.engine.steps import (
+    Concat,
+    Elementwise,
+    Item,
+    Made,
+    Planes,
+    Post,
+    Product,
+    Refusal,
+    Step,
+    View,
+    Window,
+    multiplying,
+)
 from sparsec.ir import ABSENT, Array, Attrs, Node, TensorType
 from sparsec.kernels import WeightStore
 from sparsec.kernels.streams import MAX_COLUMNS
@@ -134,7 +147,7 @@ def _refuse_weight(site: Site) -> Refusal | None:
 
 @rule("dense")
 def _dense(site: Site) -> Found:
-    kernel = "vector" if site.planes(site.x).positions == 1 else "product"
+    kernel = multiplying(site.planes(site.y))
     return _refuse_weight(site) or [site.step(kernel, product=Product(site.input(1)), bias=site.vector(2))]
 
 
@@ -148,9 +161,7 @@ def _conv(site: Site) -> Found:
         return Refusal("its window is too large")
     window = _window(site, size)
     product = Product(site.input(1), integer(site.attrs, "groups"))
-    kernel = "windows"
-    if window.is_point:
-        kernel = "vector" if site.planes(site.x).positions == 1 else "product"
+    kernel = multiplying(site.planes(site.y)) if window.is_point else "windows"
     return [site.step(kernel, product=product, bias=site.vector(2), window=window)]
 
 

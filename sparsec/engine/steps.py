@@ -57,6 +57,11 @@ class Planes:
         return -(-self.pitch * self.channels // LINE) * LINE
 
 
+def multiplying(y: Planes) -> str:
+    """The kernel that multiplies each position of a value by itself: rows of one position lie side by side, and have their own."""
+    return "vector" if y.positions == 1 else "product"
+
+
 @dataclass(frozen=True)
 class Post:
     """An elementwise operation that follows a kernel; see ``SPARSEC_FUNCTIONS``.
