@@ -138,7 +138,6 @@ class _Image:
             self.link(at + Step.bias.offset, self.copy(step.bias, step.y.channels))
         if step.weights:
             self.link(at + Step.weights.offset, self._weights(step))
-        assert not step.more_weights
 
     def _weights(self, step):
         kernel = KERNELS[step.kernel]

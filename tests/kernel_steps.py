@@ -81,7 +81,6 @@ def run_step(
     memory=None,
     weights=None,
     pieces=1,
-    more_weights=None,
     bias=None,
     window=None,
     options=(),
@@ -115,8 +114,7 @@ def run_step(
     step.numbers[: len(numbers)] = numbers
     of_posts = (Post * max(len(posts), 1))(*posts)
     step.post = ctypes.addressof(of_posts)
-    for name, given in (("weights", weights), ("more_weights", more_weights)):
-        setattr(step, name, address(given) if isinstance(given, np.ndarray | None) else ctypes.addressof(given))
+    step.weights = address(weights) if isinstance(weights, np.ndarray | None) else ctypes.addressof(weights)
     step.bias = address(bias)
     step.window = window or Window(1, 1, 1, 1, 1, 1, 0, 0)
     step.x = memory.place(x.shape, x)

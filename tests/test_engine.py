@@ -284,7 +284,7 @@ def test_values_that_live_at_the_same_time_do_not_share_memory():
             residual = other if kernel == "product" and planes[other] == planes[y] else ""
             steps.append(Step(kernel, x, y, residual=residual))
             names.append(y)
-        memory = Memory(steps, planes, {"x": 1}, frozenset({"x"}))
+        memory = Memory(steps, planes, {"x": 1})
         held: dict[int, str] = {}
         for step in memory.steps:
             for value in step.reads:

@@ -28,7 +28,9 @@ Output = Annotated[
         "--output", "-o", metavar="Y.npy", help="One output as .npy; several as .npz: y0, y1, ...", show_default=False
     ),
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads that BLAS may use; its own default without.", show_default=False)]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads that run a call; one without, and for BLAS its own default.", show_default=False)
+]
 BatchSize = Annotated[int | None, typer.Option(help="Samples at a time, which bounds the memory.", show_default=False)]
 
 

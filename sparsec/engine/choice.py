@@ -28,13 +28,11 @@ MODELLED_SCALES: Final = (1.0, 2.0)
 SPARED: Final = 1.2
 """A form of a weight that other plans use is taken up to so many times the lowest cost: another would take more memory."""
 
-
 FEW_LINES: Final = 2
 """With so few lines in a row, the blocks of dense layers may be wide."""
 
 TILINGS: Final = ((0, 0), (0, 1), (4, 0), (4, 1))
 """The options of ``product``: the most lines of a tile, and whether panels are copied."""
-
 
 MOST_IDLE: Final = 1.1
 """Threads share out tiles where they take at most so many times as long as if all had the same to do."""

@@ -8,7 +8,7 @@ from typing import Final
 from sparsec.engine.steps import Elementwise, Item, Planes, Post, Step
 from sparsec.ir import Node
 
-ADDING: Final = frozenset({"product", "windows", "vector", "slices", "depthwise"})
+ADDING: Final = frozenset({"product", "windows", "vector", "depthwise"})
 """The kernels that add a residual."""
 
 DEAF: Final = frozenset({"flatten", "unflatten", "store"})

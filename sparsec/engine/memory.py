@@ -18,7 +18,6 @@ ARENA: Final = 0
 IN_PLACE: Final = frozenset({"map", "softmax", "normalise"})
 """The kernels that may write over their input."""
 
-
 OVER_RESIDUAL: Final = frozenset({"product", "windows"})
 """The kernels that may write over their residual: they read each element of it before they write that element."""
 
@@ -54,19 +53,15 @@ class Memory:
         items: of the plan, in order.
         planes: the sizes of all values.
         external: the values that lie in a memory of their own, by its number.
-        given: those of them that the caller owns, and that are never written.
 
     Attributes:
         steps: the steps in order, with those that copy what could not be made in its place.
         floats: the size of the arena.
     """
 
-    def __init__(
-        self, items: Sequence[Item], planes: Mapping[str, Planes], external: Mapping[str, int], given: frozenset[str]
-    ) -> None:
+    def __init__(self, items: Sequence[Item], planes: Mapping[str, Planes], external: Mapping[str, int]) -> None:
         self.steps: list[Step] = []
         self.planes = dict(planes)
-        self._given = given
         self._external = external
         self._parent: dict[str, tuple[str, int]] = {}
         self._roots: dict[str, _Root] = {}

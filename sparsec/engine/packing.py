@@ -17,7 +17,7 @@ from sparsec.encodings.stored import from_matrix
 from sparsec.ir import Array
 from sparsec.kernels import Packing, Weight
 from sparsec.kernels.library import Matrix, Slices
-from sparsec.kernels.streams import Blocks, SliceStream, Stream
+from sparsec.kernels.streams import Blocks, SliceStream, Stream, rows_of
 from sparsec.kernels.weights import Source
 
 SHARED: Final = 4
@@ -135,12 +135,7 @@ def _cut(csr: Csr, rows: Sequence[int]) -> list[Csr]:
     """Parts of so many rows each; the whole where there is but one."""
     if len(rows) <= 1:
         return [csr]
-    return [_rows_of(csr, stop - count, stop) for count, stop in zip(rows, accumulate(rows), strict=True)]
-
-
-def _rows_of(csr: Csr, first: int, stop: int) -> Csr:
-    begin, end = csr.pointers[first], csr.pointers[stop]
-    return Csr(csr.pointers[first : stop + 1] - begin, csr.indices[begin:end], csr.values[begin:end])
+    return [rows_of(csr, stop - count, stop) for count, stop in zip(rows, accumulate(rows), strict=True)]
 
 
 def address(array: Array | None) -> int | None:

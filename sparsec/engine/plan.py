@@ -58,7 +58,7 @@ class NativePlan:
 
     def __init__(self, translation: Translation, store: Weights, found: Library, threads: int, choose: Chooser) -> None:
         self._kept: list[Any] = []
-        self._memory = Memory(translation.items, translation.planes, translation.external, translation.given)
+        self._memory = Memory(translation.items, translation.planes, translation.external)
         self._store = store
         self.memories = len(set(translation.external.values())) + 1
         structures: list[library.Step] = []

@@ -58,7 +58,7 @@ class Planes:
 
 
 def multiplying(y: Planes) -> str:
-    """The kernel that multiplies each position of a value by itself: rows of one position lie side by side, and have their own."""
+    """The kernel that multiplies position by position; rows of a single one lie side by side, for which there is another."""
     return "vector" if y.positions == 1 else "product"
 
 

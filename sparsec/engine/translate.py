@@ -23,13 +23,11 @@ class Translation:
         items: in order.
         planes: the sizes of all values.
         external: by name, the number of the memory in which a value of the caller lies; inputs first, from 1.
-        given: those of them that are inputs.
     """
 
     items: tuple[Item, ...]
     planes: Mapping[str, Planes]
     external: Mapping[str, int]
-    given: frozenset[str]
 
 
 def translate(segment: Segment, types: Mapping[str, TensorType], store: WeightStore) -> Translation:
@@ -49,7 +47,6 @@ def translate(segment: Segment, types: Mapping[str, TensorType], store: WeightSt
             planes[source] = planes[name]
             external[source] = number
             fusion.add([Step("load", source, name)])
-    given = frozenset(external)
     for node in segment.nodes:
         found = RULES[node.op](Site(node, types, store))
         assert not isinstance(found, Refusal)
@@ -71,4 +68,4 @@ def translate(segment: Segment, types: Mapping[str, TensorType], store: WeightSt
             planes[target] = planes[name]
             external[target] = number
             items.append(Step("store", name, target))
-    return Translation(tuple(items), planes, external, given)
+    return Translation(tuple(items), planes, external)

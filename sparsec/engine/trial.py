@@ -84,7 +84,7 @@ class Stopwatch:
 
     def _plans(self, step: Step, planes: Mapping[str, Planes], choices: Sequence[Choice]) -> list[NativePlan]:
         values = {name: planes[name] for name in (*step.reads, *step.writes)}
-        alone = Translation((replace(step, nodes=[]),), values, {}, frozenset())
+        alone = Translation((replace(step, nodes=[]),), values, {})
         weights = _Apart(self._store)
         return [NativePlan(alone, weights, self._library, 1, lambda *_, choice=choice: choice) for choice in choices]
 

@@ -239,10 +239,11 @@ def _divide(csr: Csr, count: int) -> list[Csr]:
     rows = len(csr.pointers) - 1
     wanted = np.searchsorted(csr.pointers, np.arange(1, count) * int(csr.pointers[-1]) // count)
     edges = [0, *(min(round(int(row) / SLICE) * SLICE, rows) for row in wanted), rows]
-    return [_rows_of(csr, first, stop) for first, stop in pairwise(edges) if stop > first]
+    return [rows_of(csr, first, stop) for first, stop in pairwise(edges) if stop > first]
 
 
-def _rows_of(csr: Csr, first: int, stop: int) -> Csr:
+def rows_of(csr: Csr, first: int, stop: int) -> Csr:
+    """Some of the rows."""
     begin, end = csr.pointers[first], csr.pointers[stop]
     return Csr(csr.pointers[first : stop + 1] - begin, csr.indices[begin:end], csr.values[begin:end])
 

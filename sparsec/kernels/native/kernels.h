@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 3
+#define SPARSEC_ABI 4
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -139,7 +139,6 @@ typedef struct {
     float numbers[4];
     const sparsec_post *post;
     const void *weights;
-    const void *more_weights;
     const float *bias;
     sparsec_window window;
     sparsec_value x, y, residual, extra;
