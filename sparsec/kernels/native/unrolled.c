@@ -53,24 +53,88 @@ INLINE void make_panel(
     }
 }
 
-static void make_1(const sparsec_step *s, const float *x, int first, int stop, int64_t position, int lines, float *panel) {
-    make_panel(1, s, x, first, stop, position, lines, panel);
-}
-
 static void make_2(const sparsec_step *s, const float *x, int first, int stop, int64_t position, int lines, float *panel) {
     make_panel(2, s, x, first, stop, position, lines, panel);
 }
 
 static void make_any(const sparsec_step *s, const float *x, int first, int stop, int64_t position, int lines, float *panel) {
-    make_panel(0, s, x, first, stop, position, lines, panel);
+    make_panel(s->window.stride_width == 1, s, x, first, stop, position, lines, panel);
 }
 
-int64_t SIZE(unrolled)(const sparsec_step *s) { return panel_floats(s) * (int64_t)sizeof(float); }
+/*
+ * Where the output is as large as the input, what an element of the window meets is a constant distance away from each position,
+ * or outside. So its row of a panel is a copy of a part of x, with zeros in the lanes that are outside: those whose bits are not
+ * set, which are the same for all channels.
+ */
+INLINE int is_steady(const sparsec_step *s) {
+    return s->window.stride_height == 1 && s->window.stride_width == 1 && s->x.height == s->y.height && s->x.width == s->y.width;
+}
+
+static void find_inside(const sparsec_step *s, int64_t position, int lines, uint16_t *inside) {
+    const sparsec_window *w = &s->window;
+    segment segments[MOST];
+    const int n = find_segments(s, position, lines * LANES, segments);
+    memset(inside, 0, sizeof(uint16_t) * w->height * w->width * lines);
+    for (int i = 0; i < w->height; i++) {
+        const int down = i * w->dilation_height - w->pad_height;
+        for (int j = 0; j < w->width; j++, inside += lines) {
+            const int right = j * w->dilation_width - w->pad_width;
+            for (int k = 0, begin = 0; k < n; begin += segments[k++].count) {
+                const segment *at = segments + k;
+                if (at->row + down < 0 || at->row + down >= s->x.height) continue;
+                int from = begin + most(0, -right - at->column);
+                const int to = begin + least(at->count, s->x.width - right - at->column);
+                for (; from < to; from = (from / LANES + 1) * LANES) {
+                    const int first = from % LANES, last = least(to - from + first, LANES);
+                    inside[from / LANES] |= (uint16_t)((1u << last) - (1u << first));
+                }
+            }
+        }
+    }
+}
+
+INLINE void copy_steady(
+    const int lines, const sparsec_step *s, const float *x, int first, int stop, const uint16_t *inside, float *panel
+) {
+    /* Copies on the stack let the compiler see that stores to the panel do not change them. */
+    const sparsec_window w = s->window;
+    const ptrdiff_t pitch = s->x.pitch, down = (ptrdiff_t)w.dilation_height * s->x.width, right = w.dilation_width;
+    const float *corner = x + first * pitch - (ptrdiff_t)w.pad_height * s->x.width - w.pad_width;
+    for (int channel = first; channel < stop; channel++, corner += pitch) {
+        const uint16_t *bits = inside;
+        for (int i = 0; i < w.height; i++) {
+            const float *from = corner + i * down;
+            for (int j = 0; j < w.width; j++, from += right, panel += lines * LANES, bits += lines) {
+#pragma GCC unroll 8
+                for (int k = 0; k < lines; k++) store(panel + k * LANES, load_bits(from + k * LANES, bits[k]));
+            }
+        }
+    }
+}
+
+static void make_steady(const sparsec_step *s, const float *x, int first, int stop, int64_t position, int lines, float *panel) {
+    uint16_t *inside = (uint16_t *)(panel + panel_floats(s));
+    if (first == 0) find_inside(s, position, lines, inside);
+    x += position;
+    switch (lines) {
+        case 8: copy_steady(8, s, x, first, stop, inside, panel); break;
+        case 7: copy_steady(7, s, x, first, stop, inside, panel); break;
+        case 6: copy_steady(6, s, x, first, stop, inside, panel); break;
+        case 5: copy_steady(5, s, x, first, stop, inside, panel); break;
+        case 4: copy_steady(4, s, x, first, stop, inside, panel); break;
+        case 3: copy_steady(3, s, x, first, stop, inside, panel); break;
+        case 2: copy_steady(2, s, x, first, stop, inside, panel); break;
+        default: copy_steady(1, s, x, first, stop, inside, panel);
+    }
+}
+
+int64_t SIZE(unrolled)(const sparsec_step *s) {
+    const int64_t bits = (int64_t)sizeof(uint16_t) * s->window.height * s->window.width * LINES_1;
+    return panel_floats(s) * (int64_t)sizeof(float) + (is_steady(s) ? bits : 0);
+}
 
 void NAME(unrolled)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
-    switch (s->window.stride_width) {
-        case 1: run_pieces(s, memory, scratch, part, parts, make_1); break;
-        case 2: run_pieces(s, memory, scratch, part, parts, make_2); break;
-        default: run_pieces(s, memory, scratch, part, parts, make_any);
-    }
+    if (is_steady(s)) run_pieces(s, memory, scratch, part, parts, make_steady);
+    else if (s->window.stride_width == 2) run_pieces(s, memory, scratch, part, parts, make_2);
+    else run_pieces(s, memory, scratch, part, parts, make_any);
 }

@@ -147,6 +147,25 @@ INLINE void store_lanes(float *to, vec value, lanes which) {
 }
 #endif
 
+/* The lanes whose bits are set; others are zero, and are not read. */
+INLINE vec load_bits(const float *from, uint16_t bits) {
+#if SPARSEC_BYTES == 64
+    return (vec)_mm512_maskz_loadu_ps(bits, from);
+#else
+    if (bits == (1u << LANES) - 1) return load(from);
+#if SPARSEC_BYTES == 32
+    const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return (vec)_mm256_maskload_ps(from, _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), each), each));
+#else
+    vec value = {0};
+    for (int i = 0; i < LANES; i++) {
+        if (bits >> i & 1) value[i] = from[i];
+    }
+    return value;
+#endif
+#endif
+}
+
 /* The lanes of even number, of a and then of b. */
 INLINE vec evens(vec a, vec b) {
 #if SPARSEC_BYTES == 64
