@@ -34,6 +34,9 @@ FEW_LINES: Final = 2
 TILINGS: Final = ((0, 0), (0, 1), (4, 0), (4, 1))
 """The options of ``product``: the most lines of a tile, and whether panels are copied."""
 
+UNROLLED_TILINGS: Final = ((0, 0), (5, 0))
+"""The same of ``unrolled``, which always copies them."""
+
 MOST_IDLE: Final = 1.1
 """Threads share out tiles where they take at most so many times as long as if all had the same to do."""
 
@@ -221,7 +224,9 @@ class _Site:
         return packing.stream(cut, matrix.height, pieces, self._groups, self._rows)
 
     def _tilings(self, kernel: str) -> tuple[tuple[int, int], ...]:
-        return TILINGS if kernel == "product" and self._x.pitch <= costs.NEAR else TILINGS[:1]
+        if kernel == "unrolled":
+            return UNROLLED_TILINGS
+        return TILINGS if self._x.pitch <= costs.NEAR else TILINGS[:1]
 
     def _choice(self, kernel: str, packed: Packing, counts: Mapping[str, float], *options: int, label: str = "") -> Choice:
         counts = {name: self._groups * count for name, count in counts.items() if count}

@@ -53,6 +53,7 @@ class Coefficients:
         copy: each line of an input that is copied as it is.
         gather: each line copied into the panel of a convolution.
         gather_strided: the same with strides.
+        gather_steady: the same in ``unrolled``, where the output is as large as the input.
         row: each row of positions copied into the panel of ``windows``.
         piece: each row of positions, or part of one, copied into the panel of ``unrolled``.
         entry: each entry of a matrix times one vector.
@@ -76,6 +77,7 @@ class Coefficients:
     copy: float
     gather: float
     gather_strided: float
+    gather_steady: float
     row: float
     piece: float
     entry: float
@@ -206,6 +208,12 @@ def _most_lines(matrix: Matrix, isa: Isa) -> int:
     return isa.lines[matrix.height > 1]
 
 
+def _lines(positions: int, isa: Isa) -> float:
+    """Of a row, the last of which may be half one."""
+    halved = isa.halves and 0 < positions % isa.lanes <= isa.lanes // 2
+    return ceil(positions / isa.lanes) - halved / 2
+
+
 def flat_tiles(matrix: Matrix, y: Planes, processor: Processor, most: int = 0) -> int:
     """The number of tiles of ``product`` and ``unrolled``, of at most so many lines."""
     lines = ceil(y.positions / processor.isa.lanes)
@@ -235,7 +243,7 @@ def flat(
         copied: 1 where a product copies panels that it could read in place.
     """
     lanes = processor.isa.lanes
-    lines, count = ceil(y.positions / lanes), flat_tiles(matrix, y, processor, most)
+    lines, count = _lines(y.positions, processor.isa), flat_tiles(matrix, y, processor, most)
     row_bytes = lines / count * lanes * VALUE_BYTES
     in_place = step.kernel == "product" and not copied and x.pitch <= NEAR
     # Rows that are read in place lie in the same sets where their pitch is a multiple of a large power of two.
@@ -245,6 +253,8 @@ def flat(
     if step.kernel == "product":
         return counts | ({} if in_place else {"copy": matrix.channels * lines})
     columns = matrix.channels * matrix.taps
+    if step.window.strides == (1, 1) and (x.height, x.width) == (y.height, y.width):
+        return counts | {"gather_steady": columns * lines}
     # A row of positions is cut where a tile ends.
     return counts | {_gathering(step): columns * lines, "piece": columns * (y.samples * y.height + count)}
 

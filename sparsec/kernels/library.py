@@ -34,6 +34,7 @@ class Isa:
         lanes: how many float32 a vector holds.
         lines: the most vectors in a tile of a product, for groups of one row and of four; as in ``native/block.h``.
         permutes: whether it picks from 32 floats by one instruction.
+        halves: whether the last line of ``product`` and ``unrolled`` may be half a vector.
     """
 
     name: str
@@ -41,10 +42,11 @@ class Isa:
     lanes: int
     lines: tuple[int, int] = (8, 3)
     permutes: bool = False
+    halves: bool = False
 
 
 ISAS: Final = (
-    Isa("avx512", 4, 16, lines=(8, 6), permutes=True),
+    Isa("avx512", 4, 16, lines=(8, 6), permutes=True, halves=True),
     Isa("avx2", 2, 8),
     Isa("neon", 8, 4),
     Isa("baseline", 1, 4),

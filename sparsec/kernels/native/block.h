@@ -17,6 +17,8 @@ enum { LINES_1 = 8, LINES_4 = 6 };
 enum { LINES_1 = 8, LINES_4 = 3 };
 #endif
 
+enum { WAYS = 4 }; /* the most sums of a row that are added up at its end */
+
 /* Where a kernel is in the streams of a matrix. */
 typedef struct {
     const int32_t *runs, *order;
@@ -53,105 +55,126 @@ INLINE const vec *meets(const target *t, uint16_t column) {
     return (const vec *)(t->panel + (t->offsets ? t->offsets[column] : (ptrdiff_t)column * t->stride));
 }
 
-INLINE void begin_row(const int lines, const target *t, int row, vec *sums) {
+/* The sums of a row: so many whole lines, and half a line where there are halves. */
+typedef struct {
+    vec line[LINES_1];
+    half tail;
+} row_sums;
+
+INLINE void begin_row(const int lines, const int halves, const target *t, int row, row_sums *sums) {
     if (!t->first) {
         const float *from = t->sums + row * t->pitch;
 #pragma GCC unroll 8
-        for (int j = 0; j < lines; j++) sums[j] = load(from + j * LANES);
+        for (int j = 0; j < lines; j++) sums->line[j] = load(from + j * LANES);
+        if (halves) sums->tail = *(const half *)(from + lines * LANES);
         return;
     }
     const vec bias = splat(t->bias ? t->bias[row] : 0.0f);
 #pragma GCC unroll 8
-    for (int j = 0; j < lines; j++) sums[j] = bias;
+    for (int j = 0; j < lines; j++) sums->line[j] = bias;
+    if (halves) sums->tail = first_half(bias);
     if (!t->residual) return;
     const float *from = t->residual + row * t->residual_pitch;
     if (!t->places) {
 #pragma GCC unroll 8
-        for (int j = 0; j < lines; j++) sums[j] += load(from + j * LANES);
+        for (int j = 0; j < lines; j++) sums->line[j] += load(from + j * LANES);
+        if (halves) sums->tail += *(const half *)(from + lines * LANES);
     } else {
-        for (int j = 0; j < lines; j++) sums[j] += load_lanes(from + t->places[j].place, t->places[j].which);
+        for (int j = 0; j < lines; j++) sums->line[j] += load_lanes(from + t->places[j].place, t->places[j].which);
     }
 }
 
-INLINE void end_row(const int lines, const target *t, int row, vec *sums) {
+INLINE void end_row(const int lines, const int halves, const target *t, int row, const row_sums *sums) {
     if (!t->last) {
         float *to = t->sums + row * t->pitch;
 #pragma GCC unroll 8
-        for (int j = 0; j < lines; j++) store(to + j * LANES, sums[j]);
+        for (int j = 0; j < lines; j++) store(to + j * LANES, sums->line[j]);
+        if (halves) *(half *)(to + lines * LANES) = sums->tail;
         return;
     }
     const vec low = splat(t->low), high = splat(t->high);
     float *to = t->out + row * t->out_pitch;
     if (!t->places) {
 #pragma GCC unroll 8
-        for (int j = 0; j < lines; j++) store(to + j * LANES, vclamp(sums[j], low, high));
+        for (int j = 0; j < lines; j++) store(to + j * LANES, vclamp(sums->line[j], low, high));
+        if (halves) *(half *)(to + lines * LANES) = clamp_half(sums->tail, first_half(low), first_half(high));
     } else {
 #pragma GCC unroll 8
-        for (int j = 0; j < lines; j++) store_lanes(to + t->places[j].place, vclamp(sums[j], low, high), t->places[j].which);
+        for (int j = 0; j < lines; j++) {
+            store_lanes(to + t->places[j].place, vclamp(sums->line[j], low, high), t->places[j].which);
+        }
     }
 }
 
-/* Groups of one row. Where there are few lines, entries go to `ways` sums, since each waits for the one before in its sum. */
-INLINE cursor add_rows(const int lines, const int ways, cursor at, int runs, const target *t) {
+INLINE void add_entry(const int lines, const int halves, vec value, const vec *x, row_sums *sums) {
+#pragma GCC unroll 8
+    for (int j = 0; j < lines; j++) sums->line[j] += value * x[j];
+    if (halves) sums->tail += first_half(value) * *(const half *)(x + lines);
+}
+
+/*
+ * Groups of one row. Where there are few lines, entries go to `ways` sums, since each waits for the one before in its sum. What
+ * limits is how many loads a processor does in a cycle, so that values and columns are loaded four at a time.
+ */
+INLINE cursor add_rows(const int lines, const int halves, const int ways, cursor at, int runs, const target *t) {
     for (; runs > 0; runs--, at.runs += 2) {
         const int count = at.runs[0];
         for (int n = at.runs[1]; n > 0; n--, at.columns += count, at.values += count) {
             const int row = *at.order++;
-            vec sums[LINES_1];
-            begin_row(lines, t, row, sums);
-#pragma GCC unroll 8
-            for (int j = lines; j < lines * ways; j++) sums[j] = (vec){0};
+            row_sums sums[WAYS];
+            begin_row(lines, halves, t, row, sums);
+#pragma GCC unroll 4
+            for (int way = 1; way < ways; way++) sums[way] = (row_sums){0};
             int e = 0;
-            for (; e + ways <= count; e += ways) {
-#pragma GCC unroll 8
-                for (int way = 0; way < ways; way++) {
-                    const vec value = splat(at.values[e + way]);
-                    const vec *x = meets(t, at.columns[e + way]);
-#pragma GCC unroll 8
-                    for (int j = 0; j < lines; j++) sums[way * lines + j] += value * x[j];
+            for (; e + 4 <= count; e += 4) {
+                const vec values = load_fours(at.values + e);
+                uint64_t columns;
+                memcpy(&columns, at.columns + e, sizeof(columns));
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) {
+                    add_entry(lines, halves, pick(values, i), meets(t, (uint16_t)(columns >> 16 * i)), sums + i % ways);
                 }
             }
-            for (; e < count; e++) {
-                const vec value = splat(at.values[e]);
-                const vec *x = meets(t, at.columns[e]);
-#pragma GCC unroll 8
-                for (int j = 0; j < lines; j++) sums[j] += value * x[j];
-            }
-#pragma GCC unroll 8
+            for (; e < count; e++) add_entry(lines, halves, splat(at.values[e]), meets(t, at.columns[e]), sums);
+#pragma GCC unroll 4
             for (int way = 1; way < ways; way++) {
 #pragma GCC unroll 8
-                for (int j = 0; j < lines; j++) sums[j] += sums[way * lines + j];
+                for (int j = 0; j < lines; j++) sums->line[j] += sums[way].line[j];
+                if (halves) sums->tail += sums[way].tail;
             }
-            end_row(lines, t, row, sums);
+            end_row(lines, halves, t, row, sums);
         }
     }
     return at;
 }
 
 /* Groups of four rows; those after the last row of the matrix are neither read nor written. */
-INLINE cursor add_groups(const int lines, cursor at, int runs, const target *t) {
+INLINE cursor add_groups(const int lines, const int halves, cursor at, int runs, const target *t) {
     for (; runs > 0; runs--, at.runs += 2) {
         const int count = at.runs[0];
         for (int n = at.runs[1]; n > 0; n--, at.columns += count, at.values += 4 * count) {
             const int row = *at.order++, height = least(4, t->rows - row);
-            vec sums[4 * LINES_4];
+            row_sums sums[4];
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) begin_row(lines, t, row + least(i, height - 1), sums + i * lines);
+            for (int i = 0; i < 4; i++) begin_row(lines, halves, t, row + least(i, height - 1), sums + i);
             for (int e = 0; e < count; e++) {
                 const vec *x = meets(t, at.columns[e]);
                 vec from[LINES_4];
+                half tail = {0};
 #pragma GCC unroll 8
                 for (int j = 0; j < lines; j++) from[j] = x[j];
+                if (halves) tail = *(const half *)(x + lines);
 #pragma GCC unroll 4
                 for (int i = 0; i < 4; i++) {
                     const vec value = splat(at.values[4 * e + i]);
 #pragma GCC unroll 8
-                    for (int j = 0; j < lines; j++) sums[i * lines + j] += value * from[j];
+                    for (int j = 0; j < lines; j++) sums[i].line[j] += value * from[j];
+                    if (halves) sums[i].tail += first_half(value) * tail;
                 }
             }
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
-                if (i < height) end_row(lines, t, row + i, sums + i * lines);
+                if (i < height) end_row(lines, halves, t, row + i, sums + i);
             }
         }
     }
@@ -166,32 +189,54 @@ typedef cursor (*adder)(cursor, int, const target *);
         const target t = *given; \
         return t.offsets ? call : call; \
     }
-ADDER(add_1, add_rows(1, 4, at, runs, &t))
-ADDER(add_2, add_rows(2, 2, at, runs, &t))
-ADDER(add_3, add_rows(3, 2, at, runs, &t))
-ADDER(add_4, add_rows(4, 1, at, runs, &t))
-ADDER(add_5, add_rows(5, 1, at, runs, &t))
-ADDER(add_6, add_rows(6, 1, at, runs, &t))
-ADDER(add_7, add_rows(7, 1, at, runs, &t))
-ADDER(add_8, add_rows(8, 1, at, runs, &t))
-ADDER(add_4x1, add_groups(1, at, runs, &t))
-ADDER(add_4x2, add_groups(2, at, runs, &t))
-ADDER(add_4x3, add_groups(3, at, runs, &t))
+ADDER(add_1, add_rows(1, 0, 4, at, runs, &t))
+ADDER(add_2, add_rows(2, 0, 2, at, runs, &t))
+ADDER(add_3, add_rows(3, 0, 2, at, runs, &t))
+ADDER(add_4, add_rows(4, 0, 1, at, runs, &t))
+ADDER(add_5, add_rows(5, 0, 1, at, runs, &t))
+ADDER(add_6, add_rows(6, 0, 1, at, runs, &t))
+ADDER(add_7, add_rows(7, 0, 1, at, runs, &t))
+ADDER(add_8, add_rows(8, 0, 1, at, runs, &t))
+ADDER(add_4x1, add_groups(1, 0, at, runs, &t))
+ADDER(add_4x2, add_groups(2, 0, at, runs, &t))
+ADDER(add_4x3, add_groups(3, 0, at, runs, &t))
 #if SPARSEC_BYTES == 64
-ADDER(add_4x4, add_groups(4, at, runs, &t))
-ADDER(add_4x5, add_groups(5, at, runs, &t))
-ADDER(add_4x6, add_groups(6, at, runs, &t))
+ADDER(add_half, add_rows(0, 1, 4, at, runs, &t))
+ADDER(add_1_half, add_rows(1, 1, 2, at, runs, &t))
+ADDER(add_2_half, add_rows(2, 1, 2, at, runs, &t))
+ADDER(add_3_half, add_rows(3, 1, 1, at, runs, &t))
+ADDER(add_4_half, add_rows(4, 1, 1, at, runs, &t))
+ADDER(add_5_half, add_rows(5, 1, 1, at, runs, &t))
+ADDER(add_6_half, add_rows(6, 1, 1, at, runs, &t))
+ADDER(add_7_half, add_rows(7, 1, 1, at, runs, &t))
+ADDER(add_4x4, add_groups(4, 0, at, runs, &t))
+ADDER(add_4x5, add_groups(5, 0, at, runs, &t))
+ADDER(add_4x6, add_groups(6, 0, at, runs, &t))
+ADDER(add_4x_half, add_groups(0, 1, at, runs, &t))
+ADDER(add_4x1_half, add_groups(1, 1, at, runs, &t))
+ADDER(add_4x2_half, add_groups(2, 1, at, runs, &t))
+ADDER(add_4x3_half, add_groups(3, 1, at, runs, &t))
+ADDER(add_4x4_half, add_groups(4, 1, at, runs, &t))
+ADDER(add_4x5_half, add_groups(5, 1, at, runs, &t))
 #endif
 
 INLINE int most_lines(const sparsec_matrix *m) { return m->height == 4 ? LINES_4 : LINES_1; }
 
-/* Adds one block of a matrix for a tile of so many lines. */
-INLINE cursor add_block(const sparsec_matrix *m, int lines, cursor at, int block, const target *t) {
+/* Adds one block of a matrix for a tile of so many lines, of which the last may need its first half only. */
+INLINE cursor add_block(const sparsec_matrix *m, int lines, int halved, cursor at, int block, const target *t) {
     static const adder ROWS[] = {0, add_1, add_2, add_3, add_4, add_5, add_6, add_7, add_8};
 #if SPARSEC_BYTES == 64
     static const adder GROUPS[] = {0, add_4x1, add_4x2, add_4x3, add_4x4, add_4x5, add_4x6};
+    static const adder HALVED_ROWS[] = {
+        0, add_half, add_1_half, add_2_half, add_3_half, add_4_half, add_5_half, add_6_half, add_7_half,
+    };
+    static const adder HALVED_GROUPS[] = {
+        0, add_4x_half, add_4x1_half, add_4x2_half, add_4x3_half, add_4x4_half, add_4x5_half,
+    };
+    if (halved) return (m->height == 4 ? HALVED_GROUPS : HALVED_ROWS)[lines](at, m->counts[block], t);
 #else
     static const adder GROUPS[] = {0, add_4x1, add_4x2, add_4x3};
+    (void)halved;
 #endif
     return (m->height == 4 ? GROUPS : ROWS)[lines](at, m->counts[block], t);
 }

@@ -53,6 +53,30 @@ INLINE float *row_of(const sparsec_value *v, float *const *memory, int64_t row) 
 INLINE vec load(const float *from) { return *(const vec *)from; }
 INLINE void store(float *to, vec value) { *(vec *)to = value; }
 INLINE vec splat(float value) { return value - (vec){0}; }
+/* Four floats, again and again. */
+INLINE vec load_fours(const float *from) {
+#if SPARSEC_BYTES == 64
+    return (vec)_mm512_broadcast_f32x4(_mm_loadu_ps(from));
+#elif SPARSEC_BYTES == 32
+    return (vec)_mm256_broadcast_ps((const __m128 *)from);
+#else
+    return load(from);
+#endif
+}
+
+/* One of them in all lanes. */
+INLINE vec pick(vec fours, const int which) {
+#if SPARSEC_BYTES == 64
+#define PICK(i) (vec)_mm512_permute_ps((__m512)fours, 0x55 * i)
+#elif SPARSEC_BYTES == 32
+#define PICK(i) (vec)_mm256_permute_ps((__m256)fours, 0x55 * i)
+#else
+#define PICK(i) (vec)SHUFFLE((quad)fours, (quad)fours, i, i, i, i)
+#endif
+    return which == 0 ? PICK(0) : which == 1 ? PICK(1) : which == 2 ? PICK(2) : PICK(3);
+#undef PICK
+}
+
 /* mask ? a : b, where the lanes of a mask are all ones or zero */
 INLINE vec choose(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
 
@@ -93,6 +117,24 @@ INLINE vec maximum(vec a, vec b) {
 }
 
 INLINE vec vclamp(vec value, vec low, vec high) { return vmin(high, vmax(low, value)); }
+
+/*
+ * Half a vector. Where a processor computes with its widest vectors in two steps, the second half of a last vector need not be
+ * computed if nothing stands there. Other instruction sets know no halves.
+ */
+#if SPARSEC_BYTES == 64
+enum { HALVES = 1 };
+typedef float half __attribute__((vector_size(32), aligned(4), may_alias));
+INLINE half first_half(vec value) { return (half)_mm512_castps512_ps256((__m512)value); }
+INLINE half clamp_half(half value, half low, half high) {
+    return (half)_mm256_min_ps((__m256)high, _mm256_max_ps((__m256)low, (__m256)value));
+}
+#else
+enum { HALVES = 0 };
+typedef vec half;
+INLINE half first_half(vec value) { return value; }
+INLINE half clamp_half(half value, half low, half high) { return vclamp(value, low, high); }
+#endif
 
 /* Comparisons with a value that is not a number are false, so it stays. */
 INLINE float clamp(float value, float low, float high) {

@@ -186,7 +186,7 @@ static void run_tile(
         make_panel(p, s, x, m->starts[b], m->starts[b + 1], row, column);
         t.first = b == 0;
         t.last = b == m->blocks - 1;
-        at = add_block(m, p->lines, at, b, &t);
+        at = add_block(m, p->lines, 0, at, b, &t);
     }
     if (p->per_line) copy_short(p, s, residual, y, m->rows, row, count);
     if (s->posts) finish_tile(s, memory, first_row, m->rows, begin_y, row, count, column, p->tile_width);
