@@ -107,8 +107,8 @@ class Caches:
 
     @property
     def panel(self) -> int:
-        """What a panel may take of the first level: entries pass through it too."""
-        return self.first * 7 // 8
+        """The size up to which a panel costs nothing: a row meets a part of it, and the second level is fast enough for the rest."""
+        return self.first * 5 // 4
 
 
 @dataclass(frozen=True)
