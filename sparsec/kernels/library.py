@@ -18,7 +18,7 @@ NATIVE: Final = "native library"
 VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
-ABI: Final = 4
+ABI: Final = 5
 
 FOLDER: Final = "SPARSEC_NATIVE"
 """The environment variable that names another folder with the library, such as one built for a sanitizer."""
@@ -95,7 +95,7 @@ class Matrix(ctypes.Structure):
     """``sparsec_matrix``."""
 
     _fields_ = [
-        *((name, _INT) for name in ("rows", "channels", "taps", "blocks", "height", "unused")),
+        *((name, _INT) for name in ("rows", "channels", "taps", "blocks", "height", "entries")),
         *((name, POINTER) for name in ("starts", "counts", "runs", "order", "columns", "values")),
     ]
 

@@ -146,7 +146,7 @@ class Stream:
     @cached_property
     def structure(self) -> Matrix:
         """The C structure; valid as long as this object."""
-        sizes = (self.rows, self.channels, self.taps, len(self.counts), self.height, 0)
+        sizes = (self.rows, self.channels, self.taps, len(self.counts), self.height, len(self.columns))
         return Matrix(*sizes, *map(_address, self._arrays))
 
     @classmethod

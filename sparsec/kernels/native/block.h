@@ -17,7 +17,11 @@ enum { LINES_1 = 8, LINES_4 = 6 };
 enum { LINES_1 = 8, LINES_4 = 3 };
 #endif
 
-enum { WAYS = 4 }; /* the most sums of a row that are added up at its end */
+enum {
+    WAYS = 4,       /* the most sums of a row that are added up at its end */
+    AHEAD = 256,    /* entries by which a matrix is fetched ahead */
+    FAR = 1 << 19,  /* the bytes of a matrix that is not kept in the second-level cache from one tile to the next */
+};
 
 /* Where a kernel is in the streams of a matrix. */
 typedef struct {
@@ -42,6 +46,7 @@ typedef struct {
     float *sums;              /* the sums of row 0 */
     ptrdiff_t pitch;          /* floats from the sums of a row to the next */
     int rows, first, last;    /* of the matrix; whether it is the first block, and the last */
+    int fetches;              /* whether the matrix is fetched ahead */
     const float *bias;        /* of row 0; null where there is none */
     const float *residual;    /* of row 0, at the tile; null where there is none */
     ptrdiff_t residual_pitch;
@@ -53,6 +58,19 @@ typedef struct {
 
 INLINE const vec *meets(const target *t, uint16_t column) {
     return (const vec *)(t->panel + (t->offsets ? t->offsets[column] : (ptrdiff_t)column * t->stride));
+}
+
+/*
+ * A matrix comes from far away for the first tile, and for all where it is large. Its entries take so long to be added that the
+ * processor by itself does not fetch early enough.
+ */
+INLINE int fetches(const sparsec_matrix *m, int is_first) {
+    return is_first || (int64_t)m->entries * (int)(sizeof(uint16_t) + m->height * sizeof(float)) > FAR;
+}
+
+INLINE void fetch_ahead(cursor at, int count, const int height) {
+    for (int e = 0; e < count * height; e += LINE) __builtin_prefetch(at.values + e + AHEAD * height);
+    for (int e = 0; e < count; e += 2 * LINE) __builtin_prefetch(at.columns + e + AHEAD);
 }
 
 /* The sums of a row: so many whole lines, and half a line where there are halves. */
@@ -122,6 +140,7 @@ INLINE cursor add_rows(const int lines, const int halves, const int ways, cursor
         for (int n = at.runs[1]; n > 0; n--, at.columns += count, at.values += count) {
             const int row = *at.order++;
             row_sums sums[WAYS];
+            if (t->fetches) fetch_ahead(at, count, 1);
             begin_row(lines, halves, t, row, sums);
 #pragma GCC unroll 4
             for (int way = 1; way < ways; way++) sums[way] = (row_sums){0};
@@ -155,6 +174,7 @@ INLINE cursor add_groups(const int lines, const int halves, cursor at, int runs,
         for (int n = at.runs[1]; n > 0; n--, at.columns += count, at.values += 4 * count) {
             const int row = *at.order++, height = least(4, t->rows - row);
             row_sums sums[4];
+            if (t->fetches) fetch_ahead(at, count, 4);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) begin_row(lines, halves, t, row + least(i, height - 1), sums + i);
             for (int e = 0; e < count; e++) {

@@ -43,6 +43,7 @@ INLINE void run_flat(
         float *y = row_of(&s->y, memory, row) + position;
         target t = {.sums = y, .pitch = s->y.pitch, .out = y, .out_pitch = s->y.pitch, .rows = m->rows};
         t.low = s->low, t.high = s->high;
+        t.fetches = fetches(m, tile == work.tile);
         t.bias = s->bias ? s->bias + row : NULL;
         t.stride = (make ? wide * LANES : s->x.pitch) * (ptrdiff_t)sizeof(float);
         if (s->residual.base >= 0) {

@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 4
+#define SPARSEC_ABI 5
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -52,7 +52,7 @@ typedef struct {
  */
 typedef struct {
     int32_t rows, channels, taps, blocks;
-    int32_t height, unused;
+    int32_t height, entries; /* entries of a group count once */
     const int32_t *starts;   /* [blocks + 1]: the first channel of each block */
     const int32_t *counts;   /* [blocks]: the number of runs */
     const int32_t *runs;     /* [runs, 2]: entries of a group, number of groups */

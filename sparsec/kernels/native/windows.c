@@ -159,7 +159,8 @@ static void finish_tile(
 }
 
 static void run_tile(
-    const windows_plan *p, const sparsec_step *s, float *const *memory, const sparsec_matrix *m, int64_t first_row, int64_t tile
+    const windows_plan *p, const sparsec_step *s, float *const *memory, const sparsec_matrix *m, int64_t first_row, int64_t tile,
+    int is_first
 ) {
     const int in_sample = (int)(tile % (p->down * p->across));
     const int64_t sample = tile / (p->down * p->across);
@@ -172,6 +173,7 @@ static void run_tile(
     const ptrdiff_t pitch = (ptrdiff_t)p->lines * LANES;
     target t = {.panel = (const char *)p->panel, .offsets = p->offsets, .sums = p->sums, .pitch = pitch, .rows = m->rows};
     t.bias = s->bias ? s->bias + first_row : NULL;
+    t.fetches = fetches(m, is_first);
     if (p->per_line) {
         t.out = p->sums, t.out_pitch = pitch;
         t.low = -__builtin_inff(), t.high = __builtin_inff();
@@ -200,7 +202,9 @@ void NAME(windows)(const sparsec_step *s, float *const *memory, void *scratch, i
     for (int i = 0; i < work.pieces; i++) {
         if (i >= work.piece) {
             find_offsets(&p, s, widest_block(pieces + i));
-            for (int64_t tile = work.tile; tile < work.tiles; tile++) run_tile(&p, s, memory, pieces + i, row, tile);
+            for (int64_t tile = work.tile; tile < work.tiles; tile++) {
+                run_tile(&p, s, memory, pieces + i, row, tile, tile == work.tile);
+            }
         }
         row += pieces[i].rows;
     }
