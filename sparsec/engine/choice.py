@@ -31,7 +31,7 @@ SPARED: Final = 1.2
 FEW_LINES: Final = 2
 """With so few lines in a row, the blocks of dense layers may be wide."""
 
-TILINGS: Final = ((0, 0), (0, 1), (4, 0), (4, 1))
+TILINGS: Final = ((0, 0), (4, 0), (0, 1), (4, 1))
 """The options of ``product``: the most lines of a tile, and whether panels are copied."""
 
 UNROLLED_TILINGS: Final = ((0, 0), (5, 0))
@@ -203,7 +203,7 @@ class _Site:
         processor, form = self._machine.processor, f"{matrix.height}x1/{matrix.blocks(cut)}"
         kernel = "product" if self._step.kernel == "product" else "unrolled"
         if kernel == "product" or self._y.positions > 1:
-            for most, copied in self._tilings(kernel):
+            for most, copied in self._tilings(kernel, matrix):
                 counts = costs.flat(self._step, matrix, cut, self._x, self._y, processor, most, copied)
                 tiling = f"/{most}{'c' * copied}" if most or copied else ""
                 packed = self._packing(matrix, cut, costs.flat_tiles(matrix, self._y, processor, most))
@@ -223,10 +223,12 @@ class _Site:
         pieces = threads if turns * threads > MOST_IDLE * tiles else 1
         return packing.stream(cut, matrix.height, pieces, self._groups, self._rows)
 
-    def _tilings(self, kernel: str) -> tuple[tuple[int, int], ...]:
+    def _tilings(self, kernel: str, matrix: Matrix) -> tuple[tuple[int, int], ...]:
         if kernel == "unrolled":
             return UNROLLED_TILINGS
-        return TILINGS if self._x.pitch <= costs.NEAR else TILINGS[:1]
+        if self._x.pitch > costs.NEAR:
+            return TILINGS[:1]
+        return TILINGS[2:] if costs.drives_out(matrix, self._machine.processor.caches) else TILINGS
 
     def _choice(self, kernel: str, packed: Packing, counts: Mapping[str, float], *options: int, label: str = "") -> Choice:
         counts = {name: self._groups * count for name, count in counts.items() if count}

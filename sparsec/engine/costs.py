@@ -259,6 +259,11 @@ def flat(
     return counts | {_gathering(step): columns * lines, "piece": columns * (y.samples * y.height + count)}
 
 
+def drives_out(matrix: Matrix, caches: Caches) -> bool:
+    """Whether a matrix is so large that each tile drives out of the second-level cache what the next would read in place."""
+    return matrix.entries * (ENTRY_BYTES + VALUE_BYTES * (matrix.height - 1)) > caches.second
+
+
 def _gathering(step: Step) -> str:
     return "gather" if step.window.strides[1] == 1 else "gather_strided"
 

@@ -29,6 +29,14 @@ INLINE int64_t panel_floats(const sparsec_step *s) {
 /* Makes the panel of channels first <= c < stop for a tile; the columns of a channel are its taps. */
 typedef void make_flat(const sparsec_step *s, const float *x, int first, int stop, int64_t position, int lines, float *panel);
 
+/* What is read in place is met in no order, so it is fetched in order before. */
+INLINE void fetch_panel(const sparsec_step *s, const float *x, int first, int stop, int64_t position, int lines) {
+    for (int c = first; c < stop; c++) {
+        const float *row = x + c * s->x.pitch + position;
+        for (int j = 0; j < lines * LANES; j += LINE) __builtin_prefetch(row + j);
+    }
+}
+
 /* One piece of the matrix, whose first row is `row`; without `make`, x is read in place. */
 INLINE void run_flat(
     const sparsec_step *s, float *const *memory, float *panel, const sparsec_matrix *m, int64_t row, portion work,
@@ -53,6 +61,7 @@ INLINE void run_flat(
         cursor at = begin(m);
         for (int b = 0; b < m->blocks; b++) {
             if (make) make(s, x, m->starts[b], m->starts[b + 1], position, wide, panel);
+            else fetch_panel(s, x, m->starts[b], m->starts[b + 1], position, wide);
             t.panel = (const char *)(make ? panel : x + m->starts[b] * s->x.pitch + position);
             t.first = b == 0;
             t.last = b == m->blocks - 1;
