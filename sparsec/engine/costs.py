@@ -107,7 +107,7 @@ class Caches:
 
     @property
     def panel(self) -> int:
-        """The size up to which a panel costs nothing: a row meets a part of it, and the second level is fast enough for the rest."""
+        """The size up to which a panel costs nothing: rows meet but a part of it, and the second level is fast enough."""
         return self.first * 5 // 4
 
 
