@@ -12,6 +12,7 @@
 
 enum {
     MEMORIES = 64,  /* the most memories of a call */
+    PARTS = 2,      /* into which a step is divided for each thread */
     SPINS = 1 << 14 /* how often a thread looks before it sleeps: some 20 microseconds */
 };
 
@@ -23,36 +24,43 @@ typedef struct {
     int64_t times;
 } call;
 
-static void run_step(const call *c, const sparsec_step *s, float *const *memory, int part, int parts) {
-    char *scratch = (char *)memory[0] + c->plan->arena + part * c->plan->scratch;
+static void run_step(const call *c, const sparsec_step *s, float *const *memory, int part, int parts, int thread) {
+    char *scratch = (char *)memory[0] + c->plan->arena + thread * c->plan->scratch;
     c->plan->kernels[s->kernel].run(s, memory, scratch, part, parts);
-}
-
-static void advance(const call *c, float **memory) {
-    for (int i = 0; i < c->plan->memories; i++) memory[i] += c->advance[i];
 }
 
 static void run_alone(const call *c) {
     float *memory[MEMORIES];
     for (int i = 0; i < c->plan->memories; i++) memory[i] = c->memory[i];
-    for (int64_t n = 0; n < c->times; n++, advance(c, memory)) {
-        for (int i = 0; i < c->plan->steps; i++) run_step(c, c->plan->step + i, memory, 0, 1);
+    for (int64_t n = 0; n < c->times; n++) {
+        for (int i = 0; i < c->plan->steps; i++) run_step(c, c->plan->step + i, memory, 0, 1, 0);
+        for (int i = 0; i < c->plan->memories; i++) memory[i] += c->advance[i];
     }
 }
 
 #if defined(SPARSEC_THREADS)
 
-/* Threads that run one call at a time, together with the thread that calls. Between two steps all wait for one another. */
+/* The parts of the current step that a thread begins with, of which others take what it has not come to. */
+typedef struct {
+    _Alignas(64) atomic_ullong next; /* the step in the upper half, the next of its parts in the lower */
+} lot;
+
+/*
+ * Threads that run one call at a time, together with the thread that calls. A step is done when all its parts are, and not when
+ * all threads were there: one that the system lets wait holds up the others only if it has taken a part. Into which parts a step is
+ * divided depends on the number of threads alone, so that results do not depend on who computes them.
+ */
 typedef struct sparsec_pool {
     int threads;
     call work;
-    atomic_int arrived, phase; /* of the barrier */
-    atomic_int calls, stop;    /* how many calls there were so far */
+    lot *lots;                 /* of each thread */
+    _Alignas(64) atomic_int done; /* parts of the current step */
+    atomic_int calls, open, stop; /* how many calls there were so far; whether one is under way */
     pthread_mutex_t mutex;
     pthread_cond_t called;
     struct worker {
         struct sparsec_pool *pool;
-        int part;
+        int number;
         pthread_t thread;
     } *workers;
 } sparsec_pool;
@@ -64,42 +72,71 @@ static void pause_spinning(int spun) {
     if (spun % 256 == 255) sched_yield();
 }
 
-static void wait_for_all(sparsec_pool *pool) {
-    const int phase = atomic_load_explicit(&pool->phase, memory_order_acquire);
-    if (atomic_fetch_add(&pool->arrived, 1) == pool->threads - 1) {
-        atomic_store(&pool->arrived, 0);
-        atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
-        return;
-    }
-    for (int spun = 0; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase; spun++) pause_spinning(spun);
+static void begin_step(sparsec_pool *pool, uint64_t step) {
+    atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+    for (int i = 0; i < pool->threads; i++) atomic_store_explicit(&pool->lots[i].next, step << 32, memory_order_release);
 }
 
-static void run_part(sparsec_pool *pool, int part) {
-    /* After the last barrier the calling thread may hand out the next call. */
-    const call c = pool->work;
-    float *memory[MEMORIES];
-    for (int i = 0; i < c.plan->memories; i++) memory[i] = c.memory[i];
-    for (int64_t n = 0; n < c.times; n++, advance(&c, memory)) {
-        for (int i = 0; i < c.plan->steps; i++) {
-            run_step(&c, c.plan->step + i, memory, part, pool->threads);
-            wait_for_all(pool);
+/* Computes what is left of a lot, and returns how many parts that were. */
+static int run_lot(sparsec_pool *pool, int owner, int thread, int most, uint64_t *step) {
+    atomic_ullong *next = &pool->lots[owner].next;
+    for (int count = 0; count < most; count++) {
+        /* Those who only look do not hold up those who take. */
+        if ((atomic_load_explicit(next, memory_order_relaxed) & UINT32_MAX) >= PARTS) return count;
+        const uint64_t taken = atomic_fetch_add_explicit(next, 1, memory_order_acq_rel);
+        const int part = (int)(taken & UINT32_MAX);
+        if (part >= PARTS) return count;
+        *step = taken >> 32;
+        /* The call stays what it is until this part is done. */
+        const call *c = &pool->work;
+        float *memory[MEMORIES];
+        const int64_t n = (int64_t)(*step / c->plan->steps);
+        for (int i = 0; i < c->plan->memories; i++) memory[i] = c->memory[i] + n * c->advance[i];
+        const sparsec_step *s = c->plan->step + *step % c->plan->steps;
+        run_step(c, s, memory, owner * PARTS + part, pool->threads * PARTS, thread);
+    }
+    return most;
+}
+
+/* Says that parts of a step are done; with the last of them begins the next step. */
+static void finish_parts(sparsec_pool *pool, int count, uint64_t step) {
+    const int parts = pool->threads * PARTS;
+    if (count == 0 || atomic_fetch_add_explicit(&pool->done, count, memory_order_acq_rel) + count < parts) return;
+    if (step + 1 < (uint64_t)pool->work.times * pool->work.plan->steps) begin_step(pool, step + 1);
+    else atomic_store_explicit(&pool->open, 0, memory_order_release);
+}
+
+static void take_part(sparsec_pool *pool, int thread) {
+    for (int spun = 0; atomic_load_explicit(&pool->open, memory_order_acquire); spun++) {
+        uint64_t step = 0;
+        int count = run_lot(pool, thread, thread, PARTS, &step);
+        finish_parts(pool, count, step);
+        for (int i = 1; i < pool->threads; i++) {
+            const int owner = (thread + i) % pool->threads;
+            while (run_lot(pool, owner, thread, 1, &step)) {
+                finish_parts(pool, 1, step);
+                count = 1;
+            }
         }
+        if (count) spun = 0;
+        pause_spinning(spun);
     }
 }
 
 static void *work(void *given) {
     const struct worker *worker = given;
     sparsec_pool *pool = worker->pool;
-    for (int done = 0;; done++) {
+    for (int seen = 0;;) {
         int spun = 0;
-        while (atomic_load_explicit(&pool->calls, memory_order_acquire) == done && spun < SPINS) pause_spinning(spun++);
+        while (atomic_load_explicit(&pool->calls, memory_order_acquire) == seen && spun < SPINS) pause_spinning(spun++);
         if (spun == SPINS) {
             pthread_mutex_lock(&pool->mutex);
-            while (atomic_load(&pool->calls) == done) pthread_cond_wait(&pool->called, &pool->mutex);
+            while (atomic_load(&pool->calls) == seen) pthread_cond_wait(&pool->called, &pool->mutex);
             pthread_mutex_unlock(&pool->mutex);
         }
+        seen = atomic_load_explicit(&pool->calls, memory_order_acquire);
         if (atomic_load(&pool->stop)) return NULL;
-        run_part(pool, worker->part);
+        take_part(pool, worker->number);
     }
 }
 
@@ -118,19 +155,22 @@ SPARSEC_API void sparsec_pool_free(sparsec_pool *pool) {
     pthread_cond_destroy(&pool->called);
     pthread_mutex_destroy(&pool->mutex);
     free(pool->workers);
+    free(pool->lots);
     free(pool);
 }
 
 /* A pool for calls with so many threads, or with fewer where the system gives no more; null where there is but one. */
 SPARSEC_API sparsec_pool *sparsec_pool_new(int32_t threads) {
-    sparsec_pool *pool = threads > 1 ? calloc(1, sizeof *pool) : NULL;
+    sparsec_pool *pool = threads > 1 ? aligned_alloc(64, sizeof *pool) : NULL;
     if (!pool) return NULL;
+    *pool = (sparsec_pool){.threads = 1};
     pool->workers = calloc(threads, sizeof *pool->workers);
+    pool->lots = aligned_alloc(64, threads * sizeof *pool->lots);
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->called, NULL);
-    for (pool->threads = 1; pool->workers && pool->threads < threads; pool->threads++) {
+    for (; pool->workers && pool->lots && pool->threads < threads; pool->threads++) {
         struct worker *worker = pool->workers + pool->threads - 1;
-        *worker = (struct worker){.pool = pool, .part = pool->threads};
+        *worker = (struct worker){.pool = pool, .number = pool->threads};
         if (pthread_create(&worker->thread, NULL, work, worker)) break;
     }
     if (pool->threads > 1) return pool;
@@ -141,9 +181,13 @@ SPARSEC_API sparsec_pool *sparsec_pool_new(int32_t threads) {
 SPARSEC_API int32_t sparsec_pool_threads(const sparsec_pool *pool) { return pool ? pool->threads : 1; }
 
 static void run_together(sparsec_pool *pool, const call *c) {
+    if (c->times == 0 || c->plan->steps == 0) return;
     pool->work = *c;
+    /* Workers that have not left the call before may begin, and end, with the first lot. */
+    atomic_store_explicit(&pool->open, 1, memory_order_release);
+    begin_step(pool, 0);
     call_workers(pool);
-    run_part(pool, 0);
+    take_part(pool, 0);
 }
 
 #else
@@ -174,7 +218,7 @@ SPARSEC_API void sparsec_profile(const sparsec_plan *plan, float *const *memory,
     for (int i = 0; i < plan->steps; i++) {
         struct timespec from, to;
         timespec_get(&from, TIME_UTC);
-        run_step(&c, plan->step + i, memory, 0, 1);
+        run_step(&c, plan->step + i, memory, 0, 1, 0);
         timespec_get(&to, TIME_UTC);
         nanoseconds[i] += (to.tv_sec - from.tv_sec) * 1000000000LL + (to.tv_nsec - from.tv_nsec);
     }
