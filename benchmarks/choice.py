@@ -19,7 +19,7 @@ import sparsec
 from sparsec.bundle import read_bundle
 from sparsec.encodings import encode
 from sparsec.engine import Segment, divide
-from sparsec.engine.calibration import calibrate, processor_of
+from sparsec.engine.calibration import Case, calibrate, make, processor_of
 from sparsec.engine.choice import SCALES, Cheapest, Choice, Machine, candidates
 from sparsec.engine.memory import Memory
 from sparsec.engine.steps import Planes, Step
@@ -34,6 +34,9 @@ from sparsec.quiet import import_keras
 from sparsec.text import Column, Row
 
 NETWORKS = ("ResNet50", "InceptionV3", "MobileNet", "EfficientNetB0")
+DENSE = ((784, 300), (300, 100), (100, 10), (784, 1000), (1000, 1000), (1000, 500), (500, 200), (200, 10), (2048, 1000))
+"""The inputs and units of dense layers, which take one sample as all do; so small that no cache is too small for all forms."""
+
 SPARSITIES = (0.0, 0.8, 0.9, 0.95)
 ALLOWED = 1.1
 """A choice may take so many times what the best candidate takes."""
@@ -47,9 +50,9 @@ WORST = 20
 
 @dataclass(frozen=True)
 class Layer:
-    """A step of a network that multiplies with a weight, the sizes of its values, and the shape of the weight."""
+    """A step that multiplies with a weight, the sizes of its values, and the shape of the weight."""
 
-    network: str
+    title: str
     step: Step
     planes: Mapping[str, Planes]
     shape: tuple[int, ...]
@@ -58,7 +61,7 @@ class Layer:
     def name(self) -> str:
         """What it is called in the table."""
         y = self.planes[self.step.y]
-        return f"{self.network} {self.step.nodes[0].name}: {'x'.join(map(str, self.shape))} at {y.height}x{y.width}"
+        return f"{self.title}: {'x'.join(map(str, self.shape))} at {y.height}x{y.width}"
 
 
 @dataclass(frozen=True)
@@ -104,16 +107,19 @@ def main() -> None:
     calibration = calibrate(found)
     machine = Machine(processor_of(found), calibration.coefficients)
     rng = np.random.default_rng(0)
-    results = [measure(layer, sparsity, found, machine, rng) for layer in layers() for sparsity in SPARSITIES]
+    results = [
+        measure(layer, sparsity, found, machine, rng) for layer in (*dense_layers(), *layers()) for sparsity in SPARSITIES
+    ]
     by_model = sum(result.fails(result.ratio) for result in results)
     by_tuning = sum(result.fails(result.tuned_ratio) for result in results)
     errors = np.abs([result.predicted / result.measured - 1.0 for result in results])
     off, most_off = float(np.median(errors)), float(np.quantile(errors, 0.9))
     zeros, count = ", ".join(f"{sparsity:.0%}" for sparsity in SPARSITIES), sum(result.candidates for result in results)
     text = f"""\
-The layers of {", ".join(NETWORKS)} that differ in shape, one sample, one thread, {found.isa.name}; {zeros} of
-the weights are zero, anywhere. The cost model, fitted to this machine by a calibration, chooses among its candidates, and
-`tune=True` by timing them. Beside them stands the best of all, timed in turn: {len(results)} layers, {count} candidates.
+Dense layers, and the layers of {", ".join(NETWORKS)} that differ in shape; one sample, one thread,
+{found.isa.name}; {zeros} of the weights are zero, anywhere. The cost model, fitted to this machine by a calibration, chooses
+among its candidates, and `tune=True` by timing them. Beside them stands the best of all, timed in turn: {len(results)} layers,
+{count} candidates.
 
 {_quality("The cost model", [result.ratio for result in results], results, by_model)}
 
@@ -141,6 +147,13 @@ def _quality(what: str, ratios: Sequence[float], results: Sequence[Result], fail
     )
 
 
+def dense_layers() -> Iterator[Layer]:
+    """Dense layers by themselves."""
+    for shape in DENSE:
+        step, planes, _ = make(Case(Planes(1, 1, 1, shape[0]), shape[1], 1.0), np.random.default_rng(0))
+        yield Layer("dense", step, planes, shape)
+
+
 def layers() -> Iterator[Layer]:
     """The layers of the networks that differ in shape."""
     keras = import_keras(purpose="to build networks")
@@ -165,7 +178,7 @@ def layers() -> Iterator[Layer]:
                 key = (step.kernel, planes[step.x], planes[step.y], step.window, step.product.groups, shape)
                 if key not in known:
                     known.add(key)
-                    yield Layer(network, step, planes, shape)
+                    yield Layer(f"{network} {step.nodes[0].name}", step, planes, shape)
 
 
 def measure(layer: Layer, sparsity: float, found: Library, machine: Machine, rng: np.random.Generator) -> Result:

@@ -162,16 +162,15 @@ class _Image:
         yield "values", self.copy(m.values, entries * m.height)
 
     def _slices(self, m):
-        entries, slices, runs = _runs(m)
-        yield "counts", self.copy(m.counts, m.blocks)
-        yield "runs", self.copy(m.runs, 2 * runs)
-        yield "order", self.copy(m.order, slices)
-        yield "places", self.copy(m.places, entries * 16, 1)
-        yield "values", self.copy(m.values, entries * 16)
+        yield "lengths", self.copy(m.lengths, -(-m.rows // m.height))
+        yield "order", self.copy(m.order, m.rows)
+        yield "hops", self.copy(m.hops, m.groups * 4 // m.depth, 1)
+        yield "places", self.copy(m.places, m.groups * 4 * m.height, 1)
+        yield "values", self.copy(m.values, m.groups * 4 * m.height)
 
 
 def _runs(m):
-    """How many entries, groups or slices, and runs a structure has."""
+    """How many entries, groups and runs a matrix has."""
     runs = sum((ctypes.c_int32 * m.blocks).from_address(m.counts))
     pairs = (ctypes.c_int32 * (2 * runs)).from_address(m.runs)
     return sum(a * b for a, b in zip(pairs[::2], pairs[1::2], strict=True)), sum(pairs[1::2]), runs

@@ -17,7 +17,7 @@ from sparsec.errors import InputError
 from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
 from sparsec.kernels import library
 from sparsec.kernels.library import Window
-from sparsec.kernels.streams import Blocks, SliceStream, Stream
+from sparsec.kernels.streams import Blocks, Stream
 from sparsec.lowering import lower
 from sparsec.ops import OPS, make_node
 from sparsec.ops.windows import axis_pads
@@ -217,16 +217,13 @@ def test_values_are_padded_picked_and_flattened(shape, count, isa):
 def test_streams_keep_every_entry(rows, channels, taps, density, height, count, seed):
     matrix = sparse(np.random.default_rng(seed), (rows, taps * channels), density)
     csr = csr_of(matrix)
-    for pieces in (
-        Stream.pieces(csr, channels, taps, Blocks(13, 96, 256), height, count),
-        SliceStream.pieces(csr, channels * taps, count),
-    ):
-        assert 1 <= len(pieces) <= count
-        assert sum(piece.rows for piece in pieces) == rows
-        found = [piece.csr() for piece in pieces]
-        np.testing.assert_array_equal(np.concatenate([part.values for part in found]), csr.values)
-        np.testing.assert_array_equal(np.concatenate([part.indices for part in found]), csr.indices)
-        np.testing.assert_array_equal(np.concatenate([np.diff(part.pointers) for part in found]), np.diff(csr.pointers))
+    pieces = Stream.pieces(csr, channels, taps, Blocks(13, 96, 256), height, count)
+    assert 1 <= len(pieces) <= count
+    assert sum(piece.rows for piece in pieces) == rows
+    found = [piece.csr() for piece in pieces]
+    np.testing.assert_array_equal(np.concatenate([part.values for part in found]), csr.values)
+    np.testing.assert_array_equal(np.concatenate([part.indices for part in found]), csr.indices)
+    np.testing.assert_array_equal(np.concatenate([np.diff(part.pointers) for part in found]), np.diff(csr.pointers))
 
 
 def test_a_stream_takes_six_bytes_an_entry():

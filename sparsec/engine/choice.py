@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil, prod
 from typing import Final
 
@@ -170,7 +171,8 @@ class _Site:
         self._is_dense, self._lines = len(shape) == 2, -(-y.positions // LINE)
         entries = store.nonzeros(path) / self._groups
         single = Matrix(shape[-1] // self._groups, shape[-2], prod(shape[:-2]), entries, 1)
-        self._filling = store.examine(path, packing.filling)
+        self._examine = partial(store.examine, path)
+        self._filling = self._examine(packing.filling)
         shared = replace(single, entries=entries * self._filling / packing.SHARED, height=packing.SHARED)
         self._matrices = [single] + ([shared] if self._filling <= MOST_FILLING else [])
 
@@ -193,9 +195,11 @@ class _Site:
         processor = self._machine.processor
         # There are no tiles to share out, so each thread has some of the rows.
         pieces = self._machine.threads
-        if processor.isa.permutes:
-            packed = packing.slices(pieces, self._groups, self._rows)
-            yield self._choice("slices", packed, costs.slices(self._step, matrix, processor))
+        for slicing in processor.isa.slicings:
+            packed = packing.slices(slicing, pieces, self._groups, self._rows)
+            slots = matrix.entries * self._examine(packing.slots(slicing))
+            counts = costs.slices(self._step, matrix, slicing, slots, processor)
+            yield self._choice("slices", packed, counts, label=f"slices/{slicing.height}x{slicing.width}")
         counts = costs.vector(self._step, matrix, DENSE_BLOCKS, processor)
         yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, pieces, self._groups, self._rows), counts)
 

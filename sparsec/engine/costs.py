@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from math import ceil, comb, gcd
+from math import ceil, gcd
 from typing import Final
 
 from sparsec.engine.steps import Planes, Step
-from sparsec.kernels.library import Isa
-from sparsec.kernels.streams import PLACES, SLICE, Blocks
+from sparsec.kernels.library import Isa, Slicing
+from sparsec.kernels.streams import Blocks
 
 NEAR: Final = 1024
 """The pitch up to which a product reads its input in place; as in ``native/product.c``."""
@@ -58,8 +58,13 @@ class Coefficients:
         piece: each row of positions, or part of one, copied into the panel of ``unrolled``.
         entry: each entry of a matrix times one vector.
         entry_row: each row of a block of it.
-        slot: each entry of the slices of a matrix, padding included, times one vector.
-        slice: each slice of a block of them.
+        slot_few: each entry of the slices of a matrix, padding included, times one vector, where slices have few rows.
+        slot_narrow: the same where they have a row for each lane and go over the columns in narrow windows.
+        slot_wide: the same with wide windows.
+        far_few: each byte of slices of few rows that is not in the second-level cache.
+        far_narrow: the same where slices go over the columns in narrow windows; what they do else hides less of it.
+        far_wide: the same with wide windows.
+        slice: each slice.
     """
 
     call: float
@@ -82,7 +87,12 @@ class Coefficients:
     piece: float
     entry: float
     entry_row: float
-    slot: float
+    slot_few: float
+    slot_narrow: float
+    slot_wide: float
+    far_few: float
+    far_narrow: float
+    far_wide: float
     slice: float
 
     def cost(self, counts: Mapping[str, float]) -> float:
@@ -329,25 +339,12 @@ def vector(step: Step, matrix: Matrix, cut: Blocks, processor: Processor) -> dic
     return counts | _posts(step, ceil(matrix.rows / processor.isa.lanes))
 
 
-def slices(step: Step, matrix: Matrix, processor: Processor) -> dict[str, float]:
-    """The counts of ``slices``, for a weight whose zeros lie anywhere."""
-    count, columns = ceil(matrix.rows / SLICE), min(PLACES, matrix.channels)
-    blocks = ceil(matrix.channels / PLACES)
-    slots = SLICE * count * matrix.channels / columns * _longest(columns, matrix.density)
-    present = 1.0 - (1.0 - matrix.density) ** (SLICE * columns)
+def slices(step: Step, matrix: Matrix, slicing: Slicing, slots: float, processor: Processor) -> dict[str, float]:
+    """The counts of ``slices``, which have so many entries, padding included."""
     counts = {
         "call": 1.0,
-        "slot": slots,
-        "slice": count * blocks * present,
-        "far": max(slots * SLOT_BYTES - processor.caches.second, 0.0),
+        f"slot_{slicing.kind}": slots,
+        f"far_{slicing.kind}": max(slots * SLOT_BYTES - processor.caches.second, 0.0),
+        "slice": ceil(matrix.rows / slicing.height),
     }
     return counts | _posts(step, ceil(matrix.rows / processor.isa.lanes))
-
-
-def _longest(columns: int, density: float) -> float:
-    """The expected entries of the longest row of a slice with so many columns."""
-    below, expected = 0.0, 0.0
-    for entries in range(columns):
-        below += comb(columns, entries) * density**entries * (1.0 - density) ** (columns - entries)
-        expected += 1.0 - min(below, 1.0) ** SLICE
-    return expected

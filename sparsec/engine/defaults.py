@@ -31,8 +31,13 @@ _AVX512: Final = Coefficients(
     piece=3.97,
     entry=0.234,
     entry_row=2.69,
-    slot=0.0595,
-    slice=0.789,
+    slot_few=0.226,
+    slot_narrow=0.072,
+    slot_wide=0.125,
+    far_few=0.00295,
+    far_narrow=0.014,
+    far_wide=0.00477,
+    slice=3.89,
 )
 _AVX2: Final = Coefficients(
     call=142.0,
@@ -55,8 +60,13 @@ _AVX2: Final = Coefficients(
     piece=3.07,
     entry=0.279,
     entry_row=3.04,
-    slot=0.4,
-    slice=0.967,
+    slot_few=0.244,
+    slot_narrow=0.097,
+    slot_wide=0.145,
+    far_few=0.001,
+    far_narrow=0.0075,
+    far_wide=0.00265,
+    slice=2.36,
 )
 _BASELINE: Final = Coefficients(
     call=116.0,
@@ -79,8 +89,13 @@ _BASELINE: Final = Coefficients(
     piece=11.7,
     entry=0.251,
     entry_row=3.02,
-    slot=0.5,
-    slice=1.0,
+    slot_few=0.254,
+    slot_narrow=0.5,
+    slot_wide=0.5,
+    far_few=0.00442,
+    far_narrow=0.02,
+    far_wide=0.01,
+    slice=2.55,
 )
 
 DEFAULTS: Final[Mapping[str, Coefficients]] = {"avx512": _AVX512, "avx2": _AVX2, "neon": _BASELINE, "baseline": _BASELINE}

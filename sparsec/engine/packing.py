@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from math import prod
 from typing import Any, Final
@@ -16,15 +16,18 @@ from sparsec.encodings import Csr
 from sparsec.encodings.stored import from_matrix
 from sparsec.ir import Array
 from sparsec.kernels import Packing, Weight
-from sparsec.kernels.library import Matrix, Slices
+from sparsec.kernels.library import Matrix, Slices, Slicing
 from sparsec.kernels.streams import Blocks, SliceStream, Stream, rows_of
-from sparsec.kernels.weights import Source
+from sparsec.kernels.weights import Examination, Source
 
 SHARED: Final = 4
 """The rows of a group that shares its columns."""
 
 SAMPLED: Final = 64
 """The rows that are looked at to see whether sharing pays."""
+
+SLICED: Final = 256
+"""The rows that are cut into slices to see how many entries these would have."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,24 @@ def filling(csr: Csr, weight: Weight) -> float:
     return SHARED * int(np.count_nonzero(taken)) / max(stop, 1)
 
 
-def slices(pieces: int, groups: int = 1, rows: tuple[int, ...] = ()) -> Packing:
-    """Slices of rows that are padded to one length; arguments as in :func:`stream`."""
+@cache
+def slots(slicing: Slicing) -> Examination:
+    """What tells how many times as many elements slices multiply as are not zero; from a sample of the rows."""
+
+    def examine(csr: Csr, weight: Weight) -> float:
+        sample = rows_of(csr, 0, min(weight.matrix_shape[0], SLICED))
+        return SliceStream.slots(sample, slicing) / max(len(sample.values), 1)
+
+    return examine
+
+
+def slices(slicing: Slicing, pieces: int, groups: int = 1, rows: tuple[int, ...] = ()) -> Packing:
+    """Slices of rows, cut in this way; other arguments as in :func:`stream`."""
 
     def pack(csr: Csr, weight: Weight) -> list[SliceStream]:
-        return SliceStream.pieces(csr, prod(weight.shape[:-1]), pieces)
+        return SliceStream.pieces(csr, prod(weight.shape[:-1]), slicing, pieces)
 
-    return _packing(f"slices/{pieces}/{groups}", pack, groups, rows)
+    return _packing(f"slices/{slicing.height}x{slicing.width}/{pieces}/{groups}", pack, groups, rows)
 
 
 def _cut(csr: Csr, rows: Sequence[int]) -> list[Csr]:

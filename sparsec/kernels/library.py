@@ -18,10 +18,31 @@ NATIVE: Final = "native library"
 VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
-ABI: Final = 5
+ABI: Final = 6
 
 FOLDER: Final = "SPARSEC_NATIVE"
 """The environment variable that names another folder with the library, such as one built for a sanitizer."""
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """How a matrix is cut into slices, as ``native/kernels.h`` has it.
+
+    Attributes:
+        kind: by which the cost model knows it.
+        height: rows of a slice.
+        width: columns of a window.
+        depth: entries of a row in a window.
+    """
+
+    kind: str
+    height: int
+    width: int
+    depth: int
+
+
+FEW: Final = Slicing("few", 4, 256, 4)
+"""Of few rows, which are computed with loads of single elements, by every instruction set."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +54,21 @@ class Isa:
         bit: by which the library says that it has it.
         lanes: how many float32 a vector holds.
         lines: the most vectors in a tile of a product, for groups of one row and of four; as in ``native/block.h``.
-        permutes: whether it picks from 32 floats by one instruction.
         halves: whether the last line of ``product`` and ``unrolled`` may be half a vector.
+        slicings: for which it has kernels.
     """
 
     name: str
     bit: int
     lanes: int
     lines: tuple[int, int] = (8, 3)
-    permutes: bool = False
     halves: bool = False
+    slicings: tuple[Slicing, ...] = (FEW,)
 
 
 ISAS: Final = (
-    Isa("avx512", 4, 16, lines=(8, 6), permutes=True, halves=True),
-    Isa("avx2", 2, 8),
+    Isa("avx512", 4, 16, lines=(8, 6), halves=True, slicings=(FEW, Slicing("narrow", 16, 64, 4), Slicing("wide", 16, 128, 4))),
+    Isa("avx2", 2, 8, slicings=(FEW, Slicing("narrow", 8, 16, 1), Slicing("wide", 8, 32, 1))),
     Isa("neon", 8, 4),
     Isa("baseline", 1, 4),
 )
@@ -104,8 +125,8 @@ class Slices(ctypes.Structure):
     """``sparsec_slices``."""
 
     _fields_ = [
-        *((name, _INT) for name in ("rows", "columns", "blocks", "unused")),
-        *((name, POINTER) for name in ("counts", "runs", "order", "places", "values")),
+        *((name, _INT) for name in ("rows", "columns", "groups", "height", "width", "depth")),
+        *((name, POINTER) for name in ("lengths", "order", "hops", "places", "values")),
     ]
 
 
@@ -148,6 +169,15 @@ class CompressedRows(ctypes.Structure):
     ]
 
 
+class SortedRows(ctypes.Structure):
+    """``sparsec_slicing``."""
+
+    _fields_ = [
+        *((name, _INT) for name in ("rows", "height", "width", "depth")),
+        *((name, POINTER) for name in ("order", "pointers", "indices", "values")),
+    ]
+
+
 @dataclass(frozen=True)
 class Packers:
     """The functions that pack weights.
@@ -155,10 +185,12 @@ class Packers:
     Attributes:
         count: ``sparsec_pack_count``.
         fill: ``sparsec_pack_fill``.
+        slices: ``sparsec_pack_slices``.
     """
 
     count: Callable[..., None]
     fill: Callable[..., None]
+    slices: Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -278,7 +310,11 @@ def packers() -> Packers | None:
 @cache
 def _packers(folder: str) -> Packers | None:
     found = _load(_folder(folder))
-    return None if found is None else Packers(*(_checked(found, name, count) for name, count in (("count", 2), ("fill", 4))))
+    if found is None:
+        return None
+    slices = found.sparsec_pack_slices
+    slices.argtypes, slices.restype = [POINTER] * 5, None
+    return Packers(_checked(found, "count", 2), _checked(found, "fill", 4), slices)
 
 
 def _checked(library: Any, name: str, arguments: int) -> Callable[..., None]:

@@ -16,7 +16,7 @@ import numpy as np
 from sparsec.encodings import Csr
 from sparsec.ir import Array
 from sparsec.kernels import library
-from sparsec.kernels.library import Matrix, Slices
+from sparsec.kernels.library import Matrix, Slices, Slicing
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,13 @@ MAX_COLUMNS: Final = 1 << 16
 """The columns in a block are counted in 16 bits."""
 
 SLICE: Final = 16
-PLACES: Final = 32
+"""The most rows of a slice."""
+
+GROUP: Final = 4
+"""The entries of a row in a group of windows."""
+
+HOP: Final = 8
+"""The columns in which the way from a window to the next is counted."""
 
 
 def _address(array: Array) -> int:
@@ -250,52 +256,38 @@ def rows_of(csr: Csr, first: int, stop: int) -> Csr:
 
 @dataclass(frozen=True)
 class SliceStream:
-    """``sparsec_slices``: a sparse matrix in slices of rows that are padded to one length."""
+    """``sparsec_slices``: a sparse matrix in slices of rows, which go over the columns in windows."""
 
     rows: int
     columns: int
-    counts: Array
-    runs: Array
+    slicing: Slicing
+    lengths: Array
     order: Array
+    hops: Array
     places: Array
     values: Array
 
     @classmethod
-    def pack(cls, csr: Csr, columns: int) -> SliceStream:
+    def pack(cls, csr: Csr, columns: int, slicing: Slicing) -> SliceStream:
         """Packs compressed rows."""
-        pointers, indices, values = csr
-        rows = len(pointers) - 1
-        blocks, slices = -(-columns // PLACES), -(-rows // SLICE)
-        row = np.repeat(np.arange(rows), np.diff(pointers))
-        block, place = np.divmod(indices.astype(np.int64), PLACES)
-        # Entries of a row are sorted by column, so those of one row and block are neighbours.
-        key = row * np.int64(blocks) + block
-        starts = np.flatnonzero(np.r_[True, np.diff(key) != 0] if key.size else [])
-        nth = np.arange(key.size) - np.repeat(starts, np.diff(np.r_[starts, key.size]))
-        lengths = np.zeros((blocks, slices), np.int64)
-        np.maximum.at(lengths, (block, row // SLICE), nth + 1)
-        by_length = np.argsort(lengths, axis=1, kind="stable")
-        sorted_lengths = np.take_along_axis(lengths, by_length, axis=1)
-        named = sorted_lengths > 0
-        counts, runs = _runs(sorted_lengths[named], np.nonzero(named)[0], blocks)
-        begins = np.zeros(blocks * slices, np.int64)
-        flat = (np.arange(blocks)[:, None] * slices + by_length)[named]
-        begins[flat] = np.r_[0, np.cumsum(sorted_lengths[named])][:-1]
-        at = begins[block * slices + row // SLICE] + nth
-        total = int(lengths.sum())
-        places, padded = np.zeros((total, SLICE), np.uint8), np.zeros((total, SLICE), np.float32)
-        places[at, row % SLICE], padded[at, row % SLICE] = place, values
-        return cls(rows, columns, counts, runs, (by_length[named] * SLICE).astype(np.int32), places, padded)
+        slicer = _Slicer(csr, slicing)
+        return cls(len(slicer.order), columns, slicing, slicer.lengths, slicer.order, *slicer.streams())
+
+    @staticmethod
+    def slots(csr: Csr, slicing: Slicing) -> int:
+        """The entries that compressed rows have as slices, padding included."""
+        return int(_Slicer(csr, slicing).lengths.sum()) * slicing.height * GROUP
 
     def csr(self) -> Csr:
         """The compressed rows, without the padding."""
-        of_run = np.repeat(np.arange(len(self.counts)), self.counts)
-        per_slice = np.repeat(self.runs[:, 0], self.runs[:, 1])
-        block = np.repeat(np.repeat(of_run, self.runs[:, 1]), per_slice)
-        first = np.repeat(self.order, per_slice)
-        entry, lane = np.nonzero(self.values)
-        column = block[entry] * PLACES + self.places[entry, lane]
-        return _to_csr(first[entry] + lane, column, self.values[entry, lane], self.rows, self.columns)
+        windows = self.hops.shape[1]
+        of_slice = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        reached = np.cumsum(self.hops, dtype=np.int64) * HOP
+        before = np.r_[0, reached][np.r_[0, np.cumsum(self.lengths)][:-1] * windows]
+        group, entry, lane = np.nonzero(self.values)
+        first = reached[group * windows + entry // self.slicing.depth] - before[of_slice[group]]
+        row, column = self.order[of_slice[group] * self.slicing.height + lane], first + self.places[group, lane, entry]
+        return _to_csr(row, column, self.values[group, entry, lane], self.rows, self.columns)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -309,14 +301,52 @@ class SliceStream:
 
     @property
     def _arrays(self) -> tuple[Array, ...]:
-        return self.counts, self.runs, self.order, self.places, self.values
+        return self.lengths, self.order, self.hops, self.places, self.values
 
     @cached_property
     def structure(self) -> Slices:
         """The C structure; valid as long as this object."""
-        return Slices(self.rows, self.columns, len(self.counts), 0, *map(_address, self._arrays))
+        sizes = (self.slicing.height, self.slicing.width, self.slicing.depth)
+        return Slices(self.rows, self.columns, len(self.values), *sizes, *map(_address, self._arrays))
 
     @classmethod
-    def pieces(cls, csr: Csr, columns: int, count: int) -> list[SliceStream]:
+    def pieces(cls, csr: Csr, columns: int, slicing: Slicing, count: int) -> list[SliceStream]:
         """Packs compressed rows as some matrices, of about as many entries each."""
-        return [cls.pack(part, columns) for part in _divide(csr, count)]
+        return [cls.pack(part, columns, slicing) for part in _divide(csr, count)]
+
+
+@dataclass(frozen=True)
+class _Slicer:
+    """Compressed rows on their way into slices, in the native library: without it there is no use for them."""
+
+    csr: Csr
+    slicing: Slicing
+
+    @cached_property
+    def order(self) -> Array:
+        """The rows, those with the most entries first."""
+        return np.argsort(-np.diff(self.csr.pointers), kind="stable").astype(np.int32)
+
+    @cached_property
+    def lengths(self) -> Array:
+        """The groups of each slice."""
+        lengths = np.zeros(-(-len(self.order) // self.slicing.height), np.int32)
+        self._pack(lengths, None, None, None)
+        return lengths
+
+    def streams(self) -> tuple[Array, Array, Array]:
+        """Hops, places and values."""
+        groups, height = int(self.lengths.sum()), self.slicing.height
+        hops = np.zeros((groups, GROUP // self.slicing.depth), np.uint8)
+        places, values = np.zeros((groups, height, GROUP), np.uint8), np.zeros((groups, GROUP, height), np.float32)
+        self._pack(self.lengths, hops, places, values)
+        return hops, places, values
+
+    def _pack(self, *into: Array | None) -> None:
+        packers = library.packers()
+        assert packers is not None, "slices are packed by the native library alone"
+        pointers, indices = (np.ascontiguousarray(array, np.int32) for array in self.csr[:2])
+        arrays = (self.order, pointers, indices, np.ascontiguousarray(self.csr.values, np.float32))
+        sizes = (len(self.order), self.slicing.height, self.slicing.width, self.slicing.depth)
+        rows = library.SortedRows(*sizes, *map(_address, arrays))
+        packers.slices(ctypes.byref(rows), *(None if array is None else _address(array) for array in into))

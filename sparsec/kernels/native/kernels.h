@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 5
+#define SPARSEC_ABI 6
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -62,16 +62,24 @@ typedef struct {
 } sparsec_matrix;
 
 /*
- * A sparse matrix in slices of 16 rows and blocks of 32 columns. Every row of a slice has as many entries in a block as the
- * longest, padded with zeros; those of the 16 rows alternate. In a block slices are sorted by length, and form runs.
+ * A sparse matrix in slices of `height` rows: rows are sorted by how many entries they have, the most first, and so many in turn
+ * are a slice; the last may have fewer. A slice goes over the columns in windows of `width`. Each begins so many times 8 columns
+ * after the one before as `hops` says, the first after column 0, and has `depth` entries of every row, filled up with zeros;
+ * windows with four entries of every row are a group. They may reach behind the last column. There are kernels for these:
+ *
+ *   height  width    depth
+ *   4       256      4      with every instruction set
+ *   8       16, 32   1      with avx2
+ *   16      64, 128  4      with avx512
  */
 typedef struct {
-    int32_t rows, columns, blocks, unused;
-    const int32_t *counts; /* [blocks]: the number of runs */
-    const int32_t *runs;   /* [runs, 2]: entries of a row, number of slices */
-    const int32_t *order;  /* the first row of each slice in a run */
-    const uint8_t *places; /* [entries, 16]: column in the block */
-    const float *values;   /* [entries, 16] */
+    int32_t rows, columns, groups;
+    int32_t height, width, depth;
+    const int32_t *lengths; /* [slices]: the number of groups */
+    const int32_t *order;   /* [rows] */
+    const uint8_t *hops;    /* [groups, 4 / depth] */
+    const uint8_t *places;  /* [groups, height, 4]: column in the window */
+    const float *values;    /* [groups, 4, height] */
 } sparsec_slices;
 
 /*

@@ -2,8 +2,11 @@
 #include "vector.h"
 
 enum {
-    SLICE = 16,  /* rows in a slice */
-    PLACES = 32, /* columns in a block of slices */
+    GROUP = 4,       /* entries of a row in a group */
+    HOP = 8,         /* columns */
+    MOST_ROWS = 16,  /* in a slice */
+    AHEAD = 2048,    /* bytes by which values are fetched ahead */
+    FAR = 1 << 18,   /* entries of slices from which on they are: hardware does well with what is in the second-level cache */
 };
 
 int64_t SIZE(vector)(const sparsec_step *s) { return (void)s, 0; }
@@ -60,76 +63,177 @@ void NAME(vector)(const sparsec_step *s, float *const *memory, void *scratch, in
     }
 }
 
-/* Adds `count` entries of the 16 rows of a slice; x has 32 elements. */
-#if SPARSEC_BYTES == 64
+/* Where a kernel is in the streams of slices. */
 typedef struct {
-    __m512 low, high;
-} places;
+    const uint8_t *hops, *places;
+    const float *values;
+} place;
 
-INLINE places read_places(const float *x) { return (places){_mm512_loadu_ps(x), _mm512_loadu_ps(x + SLICE)}; }
-
-INLINE void add_slice(places x, int count, const uint8_t *at, const float *values, float *sums) {
-    __m512 even = _mm512_loadu_ps(sums), odd = _mm512_setzero_ps();
-    for (int t = 0; t < count; t++) {
-        const __m512i place = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(at + t * SLICE)));
-        const __m512 value = _mm512_loadu_ps(values + t * SLICE), chosen = _mm512_permutex2var_ps(x.low, place, x.high);
-        if (t & 1) odd = _mm512_fmadd_ps(value, chosen, odd);
-        else even = _mm512_fmadd_ps(value, chosen, even);
-    }
-    _mm512_storeu_ps(sums, _mm512_add_ps(even, odd));
+INLINE place past(place at, int height, int windows) {
+    return (place){at.hops + windows, at.places + GROUP * height, at.values + GROUP * height};
 }
-#else
-typedef const float *places;
 
-INLINE places read_places(const float *x) { return x; }
-
-INLINE void add_slice(places x, int count, const uint8_t *at, const float *values, float *sums) {
-    for (int t = 0; t < count; t++) {
-        for (int row = 0; row < SLICE; row++) sums[row] += values[t * SLICE + row] * x[at[t * SLICE + row]];
-    }
+INLINE void fetch_ahead(place at, int height) {
+    for (int i = 0; i < GROUP * height; i += LINE) __builtin_prefetch((const char *)(at.values + i) + AHEAD);
+    __builtin_prefetch(at.places + AHEAD / sizeof(float));
 }
+
+/*
+ * The functions that follow compute the sums of the rows of one slice over so many groups; `far` says that what comes next is not
+ * in the cache. Four places of a row are the bytes of one word.
+ */
+
+INLINE place add_groups_of_4(int far, place at, int groups, const float *x, float *sums) {
+    quad even = {0}, odd = {0};
+    for (; groups > 0; groups--, at = past(at, 4, 1)) {
+        if (far) fetch_ahead(at, 4);
+        x += HOP * *at.hops;
+        /* A word of places is read at once: loads are what limits this. */
+        uint32_t rows[4];
+        memcpy(rows, at.places, sizeof rows);
+#pragma GCC unroll 4
+        for (int t = 0; t < GROUP; t++) {
+            const quad chosen = {
+                x[(uint8_t)(rows[0] >> 8 * t)], x[(uint8_t)(rows[1] >> 8 * t)],
+                x[(uint8_t)(rows[2] >> 8 * t)], x[(uint8_t)(rows[3] >> 8 * t)],
+            };
+            const quad products = *(const quad *)(at.values + 4 * t) * chosen;
+            if (t & 1) odd += products;
+            else even += products;
+        }
+    }
+    *(quad *)sums = even + odd;
+    return at;
+}
+
+#if SPARSEC_BYTES >= 32
+typedef uint32_t uvec __attribute__((vector_size(SPARSEC_BYTES), aligned(4), may_alias));
 #endif
 
-static int64_t padded_rows(const sparsec_step *s) {
-    const sparsec_slices *m = s->weights;
-    int64_t most_rows = 0;
-    for (int i = 0; i < s->pieces; i++) most_rows = most_rows > m[i].rows ? most_rows : m[i].rows;
-    return round_up(most_rows, SLICE);
+#if SPARSEC_BYTES == 64
+
+/* The elements of a window of 64 or 128 columns at the lowest bytes of `places`, whose higher bits are passed over. */
+INLINE __m512 pick_from(int width, const __m512 *window, __m512i places) {
+    /* A permutation looks at five bits, and so picks from 32 columns. */
+    const __mmask16 bit5 = _mm512_test_epi32_mask(places, _mm512_set1_epi32(32));
+    const __m512 low = _mm512_mask_blend_ps(
+        bit5, _mm512_permutex2var_ps(window[0], places, window[1]), _mm512_permutex2var_ps(window[2], places, window[3])
+    );
+    if (width == 64) return low;
+    const __m512 high = _mm512_mask_blend_ps(
+        bit5, _mm512_permutex2var_ps(window[4], places, window[5]), _mm512_permutex2var_ps(window[6], places, window[7])
+    );
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(places, _mm512_set1_epi32(64)), low, high);
 }
 
-int64_t SIZE(slices)(const sparsec_step *s) { return (int64_t)sizeof(float) * (padded_rows(s) + PLACES); }
-
-static void multiply_slices(const sparsec_slices *m, const float *x, const float *bias, float *y, float *sums, float *tail) {
-    memset(sums, 0, sizeof(float) * round_up(m->rows, SLICE));
-    if (bias) memcpy(sums, bias, sizeof(float) * m->rows);
-    const int32_t *runs = m->runs, *order = m->order;
-    const uint8_t *at = m->places;
-    const float *values = m->values;
-    for (int b = 0; b < m->blocks; b++) {
-        const float *part = x + b * PLACES;
-        if ((b + 1) * PLACES > m->columns) {
-            memset(tail, 0, sizeof(float) * PLACES);
-            part = memcpy(tail, part, sizeof(float) * (m->columns - b * PLACES));
-        }
-        const places chosen = read_places(part);
-        for (int n = m->counts[b]; n > 0; n--, runs += 2) {
-            const int count = runs[0];
-            for (int slices = runs[1]; slices > 0; slices--, at += count * SLICE, values += count * SLICE) {
-                add_slice(chosen, count, at, values, sums + *order++);
-            }
+INLINE place add_groups_of_16(int width, int far, place at, int groups, const float *x, float *sums) {
+    vec even = {0}, odd = {0};
+    for (; groups > 0; groups--, at = past(at, 16, 1)) {
+        if (far) fetch_ahead(at, 16);
+        x += HOP * *at.hops;
+        __m512 window[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < width / 16; i++) window[i] = _mm512_loadu_ps(x + 16 * i);
+        const uvec places = *(const uvec *)at.places;
+#pragma GCC unroll 4
+        for (int t = 0; t < GROUP; t++) {
+            const vec products = load(at.values + 16 * t) * (vec)pick_from(width, window, (__m512i)(places >> 8 * t));
+            if (t & 1) odd += products;
+            else even += products;
         }
     }
-    memcpy(y, sums, sizeof(float) * m->rows);
+    store(sums, even + odd);
+    return at;
 }
+
+#elif SPARSEC_BYTES == 32
+
+INLINE __m256 permute(const float *x, __m256i places) { return _mm256_permutevar8x32_ps(_mm256_loadu_ps(x), places); }
+
+/* The elements of a window of 16 or 32 columns at byte t of `places`. */
+INLINE __m256 pick_from(int width, const float *x, uvec places, int t) {
+    /* A permutation looks at the lowest three bits, a blend at the highest. */
+    const __m256i lane = (__m256i)(places >> 8 * t);
+    const __m256 bit3 = (__m256)(places << (28 - 8 * t));
+    const __m256 low = _mm256_blendv_ps(permute(x, lane), permute(x + 8, lane), bit3);
+    if (width == 16) return low;
+    const __m256 high = _mm256_blendv_ps(permute(x + 16, lane), permute(x + 24, lane), bit3);
+    return _mm256_blendv_ps(low, high, (__m256)(places << (27 - 8 * t)));
+}
+
+INLINE place add_groups_of_8(int width, int far, place at, int groups, const float *x, float *sums) {
+    vec even = {0}, odd = {0};
+    for (; groups > 0; groups--, at = past(at, 8, GROUP)) {
+        if (far) fetch_ahead(at, 8);
+        const uvec places = *(const uvec *)at.places;
+#pragma GCC unroll 4
+        for (int t = 0; t < GROUP; t++) {
+            x += HOP * at.hops[t];
+            const vec products = load(at.values + 8 * t) * (vec)pick_from(width, x, places, t);
+            if (t & 1) odd += products;
+            else even += products;
+        }
+    }
+    store(sums, even + odd);
+    return at;
+}
+
+#endif
+
+INLINE place add_groups(int height, int width, int far, place at, int groups, const float *x, float *sums) {
+#if SPARSEC_BYTES == 64
+    if (height == 16) return add_groups_of_16(width, far, at, groups, x, sums);
+#elif SPARSEC_BYTES == 32
+    if (height == 8) return add_groups_of_8(width, far, at, groups, x, sums);
+#endif
+    (void)height, (void)width;
+    return add_groups_of_4(far, at, groups, x, sums);
+}
+
+INLINE void multiply_as(int height, int width, int far, const sparsec_slices *m, const float *x, const float *bias, float *y) {
+    place at = {m->hops, m->places, m->values};
+    const int32_t *lengths = m->lengths;
+    for (int first = 0; first < m->rows; first += height) {
+        float sums[MOST_ROWS];
+        const int32_t *order = m->order + first;
+        at = add_groups(height, width, far, at, *lengths++, x, sums);
+        for (int i = 0; i < least(height, m->rows - first); i++) y[order[i]] = sums[i] + (bias ? bias[order[i]] : 0.0f);
+    }
+}
+
+static void multiply_slices(const sparsec_slices *m, const float *x, const float *bias, float *y) {
+    const int far = (int64_t)m->groups * m->height * GROUP >= FAR;
+#define SPARSEC_AS(height_, width_) \
+    if (m->height == height_ && m->width == width_) { \
+        if (far) multiply_as(height_, width_, 1, m, x, bias, y); \
+        else multiply_as(height_, width_, 0, m, x, bias, y); \
+    }
+    SPARSEC_AS(4, 256)
+#if SPARSEC_BYTES == 64
+    SPARSEC_AS(16, 64)
+    SPARSEC_AS(16, 128)
+#elif SPARSEC_BYTES == 32
+    SPARSEC_AS(8, 16)
+    SPARSEC_AS(8, 32)
+#endif
+#undef SPARSEC_AS
+}
+
+/* Windows may reach behind the vector, so they are of a copy of it. */
+static int64_t padded(const sparsec_slices *m) { return round_up(m->columns, LINE) + m->width; }
+
+int64_t SIZE(slices)(const sparsec_step *s) { return (int64_t)sizeof(float) * padded(s->weights); }
 
 void NAME(slices)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
     const sparsec_slices *m = s->weights;
     const int64_t first = share(s->pieces, part, parts), stop = share(s->pieces, part + 1, parts);
-    float *sums = scratch, *tail = sums + padded_rows(s);
+    float *x = scratch;
+    memcpy(x, row_of(&s->x, memory, 0), sizeof(float) * m->columns);
+    memset(x + m->columns, 0, sizeof(float) * (padded(m) - m->columns));
     int64_t row = 0;
     for (int64_t i = 0; i < stop; row += m[i++].rows) {
         if (i < first) continue;
-        multiply_slices(m + i, row_of(&s->x, memory, 0), s->bias ? s->bias + row : NULL, row_of(&s->y, memory, row), sums, tail);
+        multiply_slices(m + i, x, s->bias ? s->bias + row : NULL, row_of(&s->y, memory, row));
         finish_rows(s, memory, row, row + m[i].rows);
     }
 }
