@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from common import save
+from common import RESULTS, save
 from peers.artefacts import Artefacts
 from peers.environments import ENVIRONMENTS, interpreter
 from peers.remote import clean_environment
@@ -22,7 +22,9 @@ WORKLOAD = "resnet50"
 SPARSITY = 0.9
 ROUNDS = 5
 SCRIPT = Path(__file__).parent / "peers" / "probe.py"
+NAME = "memory"
 REFERENCE = "ONNX Runtime, dense"
+OWN = "sparsec"
 
 MEASURES = {"resident": "Resident", "peak": "Peak", "import": "Import", "ready": "Ready", "answer": "First answer"}
 """What the probe reports, and its title."""
@@ -80,13 +82,22 @@ def main() -> None:
     missing = "" if interpreter("openvino") else "\n\nOpenVINO was not measured: its environment is not there."
     columns = [Column("Engine"), Column("File", numeric=True), *(Column(title, numeric=True) for title in MEASURES.values())]
     rows = [(title, *_cells(fact, facts[REFERENCE])) for title, fact in facts.items()]
-    save("memory", "Memory and start", TEXT + missing, columns, rows, facts, ("sparsec", "numpy", "onnxruntime"))
+    save(NAME, "Memory and start", TEXT + missing, columns, rows, facts, ("sparsec", "numpy", "onnxruntime"))
+
+
+def shares() -> dict[str, float]:
+    """What sparsec was found to take, over what ONNX Runtime takes; empty where that was not measured."""
+    path = RESULTS / f"{NAME}.json"
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))["result"]
+    return {name: found[OWN][name] / found[REFERENCE][name] for name in MEASURES}
 
 
 def _entries(files: Artefacts) -> list[Entry]:
     entries = [
         Entry(REFERENCE, "onnxruntime", files.dense_onnx(1)),
-        Entry("sparsec", "sparsec", files.bundle(SPARSITY)),
+        Entry(OWN, "sparsec", files.bundle(SPARSITY)),
         Entry("sparsec, mapped", "sparsec-mapped", files.stored_bundle(SPARSITY)),
     ]
     if interpreter("openvino"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ import onnx
 
 import sparsec
 from peers.workloads import CALIBRATION_SAMPLES, Workload
+from sparsec.files import replacing
 from sparsec.ir import Array
 from sparsec.quiet import import_keras
 
@@ -65,7 +64,7 @@ class Artefacts:
         """
         target = self._dense_path(f"int8-{activations}.onnx")
         if not target.exists():
-            with _replacing(target) as temporary:
+            with replacing(target) as temporary:
                 _quantise(self._dense(), temporary, activations, self.fed(CALIBRATION_SAMPLES))
         return self._fixed(target, batch)
 
@@ -75,7 +74,7 @@ class Artefacts:
         if not target.exists():
             self._prune(0.0)
             converted = litert.convert(self._model, [self.workload.inputs(batch)])
-            with _replacing(target) as temporary:
+            with replacing(target) as temporary:
                 temporary.write_bytes(converted)
         return target
 
@@ -154,17 +153,9 @@ class Artefacts:
             for value in (*model.graph.input, *model.graph.output):
                 value.type.tensor_type.shape.dim[0].dim_value = batch
             del model.graph.value_info[:]
-            with _replacing(target) as temporary:
+            with replacing(target) as temporary:
                 onnx.save(model, temporary)
         return target
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary path that becomes the target once it is written."""
-    temporary = target.with_name(f"unfinished-{target.name}")
-    yield temporary
-    os.replace(temporary, target)
 
 
 def _quantise(source: Path, target: Path, activations: str, samples: Array) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import sparsec
 from peers.artefacts import ACTIVATIONS, Artefacts
 from peers.remote import RemoteModel, Workers
+from peers.workloads import Workload
 from sparsec.errors import SparsecError
 from sparsec.ir import Array
 
@@ -27,14 +28,6 @@ ISA_VARIABLE: Final = "SPARSEC_ISA"
 
 TRIALS: Final = 3
 """Calls by which the fastest of several settings is found."""
-
-
-class UnavailableError(Exception):
-    """An engine cannot be measured; the message is the reason."""
-
-
-class UnfitError(Exception):
-    """An engine is not made for such a model."""
 
 
 @dataclass(frozen=True)
@@ -111,16 +104,20 @@ class Engine:
     Attributes:
         name: on the command line and in results.
         title: in tables.
-        open: opens a model; raises :class:`UnavailableError` or :class:`UnfitError` where it cannot.
+        open: opens a model; raises whatever it likes where it cannot.
+        fits: whether the engine is made for a workload and a number of threads.
         sparse: whether it runs the pruned model; the others run the dense original, whose time does not depend on zeros.
         checked: whether its outputs can be checked: it computes in float32, and all of the model.
+        environment: that it runs in, where that is one of its own.
     """
 
     name: str
     title: str
     open: Callable[[Setting], Opened]
+    fits: Callable[[Workload, int], bool] = lambda workload, threads: True
     sparse: bool = False
     checked: bool = True
+    environment: str | None = None
 
 
 @contextmanager
@@ -211,28 +208,35 @@ def _litert(setting: Setting) -> Opened:
     return Local(call, setting.artefacts.as_fed)
 
 
+def _is_one_product(workload: Workload, threads: int) -> bool:
+    """What scipy computes: dense layers and 1x1 convolutions, with one thread."""
+    return threads == 1 and workload.layer and not workload.name.startswith("3x3")
+
+
 def _scipy(setting: Setting) -> Opened:
     from scipy import sparse
 
     workload = setting.artefacts.workload
-    if setting.threads > 1:
-        raise UnfitError("products of sparse matrices use one thread")
-    if not workload.layer or workload.name.startswith("3x3"):
-        raise UnfitError("there are matrix products alone: dense layers and 1x1 convolutions")
     matrix = sparse.csr_array(setting.artefacts.kernel(setting.sparsity))
     # A column for each position of a sample, or for each sample: what it is fastest with.
     x = np.ascontiguousarray(np.moveaxis(workload.inputs(setting.batch), -1, 0).reshape(matrix.shape[1], -1))
     return Local(lambda: matrix @ x)
 
 
-def _remote(environment: str, path: Callable[[Setting], os.PathLike[str]]) -> Callable[[Setting], Opened]:
+def _remote(name: str, title: str, environment: str, path: Callable[[Setting], os.PathLike[str]], **options: Any) -> Engine:
     def opened(setting: Setting) -> Opened:
         worker = setting.workers.get(environment)
-        if worker is None:
-            raise UnavailableError("its environment is not there; `make peers` makes it")
         return Remote(worker.open(path(setting), setting.artefacts.fed(setting.batch), setting.threads))
 
-    return opened
+    return Engine(name, title, opened, environment=environment, **options)
+
+
+def _dense_file(setting: Setting) -> os.PathLike[str]:
+    return setting.artefacts.dense_onnx(setting.batch)
+
+
+def _pruned_file(setting: Setting) -> os.PathLike[str]:
+    return setting.artefacts.pruned_onnx(setting.sparsity, setting.batch)
 
 
 def _int8_file(setting: Setting) -> os.PathLike[str]:
@@ -246,16 +250,11 @@ ENGINES: Final = {
         Engine("onnxruntime-int8", "ONNX Runtime int8", _onnxruntime_int8, checked=False),
         Engine(SPARSEC, "sparsec", _sparsec(""), sparse=True),
         Engine("sparsec-avx2", "sparsec AVX2", _sparsec("avx2"), sparse=True),
-        Engine("openvino", "OpenVINO", _remote("openvino", lambda setting: setting.artefacts.dense_onnx(setting.batch))),
-        Engine("openvino-int8", "OpenVINO int8", _remote("openvino", _int8_file), checked=False),
+        _remote("openvino", "OpenVINO", "openvino", _dense_file),
+        _remote("openvino-int8", "OpenVINO int8", "openvino", _int8_file, checked=False),
         Engine("litert", "LiteRT", _litert),
-        Engine(
-            "deepsparse",
-            "DeepSparse",
-            _remote("deepsparse", lambda setting: setting.artefacts.pruned_onnx(setting.sparsity, setting.batch)),
-            sparse=True,
-        ),
-        Engine("scipy", "scipy CSR", _scipy, sparse=True, checked=False),
+        _remote("deepsparse", "DeepSparse", "deepsparse", _pruned_file, sparse=True),
+        Engine("scipy", "scipy CSR", _scipy, _is_one_product, sparse=True, checked=False),
     )
 }
 """By name, in the order of tables."""

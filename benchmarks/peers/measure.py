@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from common import in_turn
+from common import Rounds, in_turn
 
 from peers.artefacts import Artefacts
-from peers.engines import (
-    ENGINES,
-    SPARSEC,
-    Engine,
-    Local,
-    Opened,
-    Setting,
-    UnavailableError,
-    UnfitError,
-    open_edges,
-    open_onnx,
-)
-from peers.facts import Fact
+from peers.engines import ENGINES, REFERENCE, SPARSEC, Engine, Local, Opened, Setting, open_edges, open_onnx
+from peers.facts import Fact, Run
+from peers.facts import Key as FactKey
 from peers.remote import RemoteError, Workers
+from peers.setups import Setup, this_setup
 from peers.workloads import Workload
 from sparsec.ir import Array
 
@@ -50,13 +41,31 @@ class Case:
         workload: which.
         batch: the number of samples.
         sparsities: of the pruned models, which take turns too.
-        threads: how many each engine may use; one model of each takes part for every number.
+        threads: how many each engine may use; where that is more than one, models with one thread take part as well.
     """
 
     workload: Workload
     batch: int
     sparsities: tuple[float, ...]
-    threads: tuple[int, ...]
+    threads: int
+
+    def __str__(self) -> str:
+        shares = " ".join(f"{sparsity:.0%}" for sparsity in self.sparsities)
+        return f"{self.workload.name} batch {self.batch} threads {self.threads} zeros {shares}"
+
+    def fitting(self, engines: Iterable[Engine]) -> list[Engine]:
+        """The engines that are made for it."""
+        return [engine for engine in engines if engine.fits(self.workload, self.threads)]
+
+    @property
+    def keys(self) -> list[FactKey]:
+        """Of the facts that it gives."""
+        return [(self.workload.name, self.batch, self.threads, sparsity) for sparsity in self.sparsities]
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of threads that take turns."""
+        return sorted({1, self.threads})
 
 
 class Key(NamedTuple):
@@ -68,7 +77,7 @@ class Key(NamedTuple):
 
 
 @dataclass
-class _Run:
+class _Turns:
     """What takes turns.
 
     Attributes:
@@ -86,10 +95,11 @@ class _Run:
         try:
             opened = engine.open(setting)
             error = _error(opened.output(), expected) if engine.checked else 0.0
-        except (UnavailableError, RemoteError) as problem:
-            self.missing[key] = str(problem)
-        except UnfitError:
-            pass
+        except Exception as problem:
+            # What others raise is theirs, and no reason to measure nothing; sparsec and the reference have to work.
+            if engine.name == REFERENCE or engine.name.startswith(SPARSEC):
+                raise
+            self.missing[key] = _reason(problem)
         else:
             # The error may not be a number either.
             if error <= TOLERANCE:
@@ -97,33 +107,47 @@ class _Run:
             else:
                 self.missing[key] = f"it is off by more than {TOLERANCE:g} of the range of the outputs"
 
+    def seconds(self, key: Key) -> Callable[[int], float | None]:
+        """Times calls; from the first that fails on there are no more, and the reason is kept."""
 
-def measure(case: Case, engines: Sequence[Engine], rounds: int, workers: Workers) -> list[Fact]:
+        def timed(repeats: int) -> float | None:
+            if key in self.missing:
+                return None
+            try:
+                return self.calls[key].seconds(repeats)
+            except RemoteError as problem:
+                self.missing[key] = _reason(problem)
+                return None
+
+        return timed
+
+
+def measure(case: Case, engines: Sequence[Engine], rounds: Rounds, workers: Workers) -> list[Fact]:
     """Measure one case.
 
     Args:
         case: what.
         engines: which; the reference is one of them.
-        rounds: the samples of each.
+        rounds: how many samples of each.
         workers: engines in environments of their own.
 
     Returns:
-        a fact for each sparsity and number of threads. An engine whose outputs are off by more than :data:`TOLERANCE` is not
-        timed.
+        a fact for each sparsity. An engine that fails, or whose outputs are off by more than :data:`TOLERANCE`, is not timed.
     """
     files = Artefacts(case.workload)
     expected = _expected(files, case)
-    run = _Run()
-    for threads, engine in product(case.threads, engines):
+    turns = _Turns()
+    for threads, engine in product(case.counts, case.fitting(engines)):
         for sparsity in case.sparsities if engine.sparse else (None,):
             # The dense original is the same whatever the sparsity.
             setting = Setting(files, case.sparsities[0] if sparsity is None else sparsity, case.batch, threads, workers)
-            run.enter(Key(engine.name, sparsity, threads), engine, setting, expected[sparsity])
+            turns.enter(Key(engine.name, sparsity, threads), engine, setting, expected[sparsity])
     if case.workload.layer:
-        run.calls |= _companions(files, case, workers)
-    pause = 0.0 if max(case.threads) == 1 else SETTLE_SECONDS
-    times = in_turn({key: opened.seconds for key, opened in run.calls.items()}, rounds, SAMPLE_SECONDS, pause)
-    return [_fact(case, sparsity, threads, times, run) for threads, sparsity in product(case.threads, case.sparsities)]
+        turns.calls |= _companions(files, case, workers)
+    pause = 0.0 if case.threads == 1 else SETTLE_SECONDS
+    times = in_turn({key: turns.seconds(key) for key in turns.calls}, rounds, SAMPLE_SECONDS, pause)
+    setup = this_setup(workers.versions)
+    return [_fact(case, sparsity, times, turns, setup) for sparsity in case.sparsities]
 
 
 def _expected(files: Artefacts, case: Case) -> dict[float | None, Array]:
@@ -136,32 +160,38 @@ def _error(found: Array, expected: Array) -> float:
     return float(np.abs(found - expected).max() / np.ptp(expected))
 
 
+def _reason(problem: Exception) -> str:
+    """In one line."""
+    first, *_ = str(problem).strip().splitlines() or [type(problem).__name__]
+    return first.rstrip(".")
+
+
 def _companions(files: Artefacts, case: Case, workers: Workers) -> dict[Key, Opened]:
-    found: dict[Key, Opened] = {}
-    for threads in case.threads:
-        setting = Setting(files, 0.0, case.batch, threads, workers)
-        found[Key(EDGES, None, threads)] = open_edges(setting, case.workload.shape)
-        found[Key(NOTHING, None, threads)] = open_edges(setting, (1,))
-    if 1 in case.threads:
+    setting = Setting(files, 0.0, case.batch, case.threads, workers)
+    found: dict[Key, Opened] = {
+        Key(EDGES, None, case.threads): open_edges(setting, case.workload.shape),
+        Key(NOTHING, None, case.threads): open_edges(setting, (1,)),
+    }
+    if case.threads == 1:
         a, b = np.random.default_rng(0).standard_normal((2, CEILING_SIZE, CEILING_SIZE), np.float32)
         found[Key(CEILING, None, 1)] = Local(lambda: a @ b)
     return found
 
 
-def _fact(case: Case, sparsity: float, threads: int, times: Mapping[Key, float], run: _Run) -> Fact:
-    def of(found: Mapping[Key, Any]) -> dict[str, Any]:
+def _fact(case: Case, sparsity: float, times: Mapping[Key, float], turns: _Turns, setup: Setup) -> Fact:
+    def of(found: Mapping[Key, Any], threads: int) -> dict[str, Any]:
         keys = (Key(name, share, threads) for name in ENGINES for share in (None, sparsity))
         return {key.name: found[key] for key in keys if key in found}
 
-    edges, nothing, ceiling = (times.get(Key(name, None, threads)) for name in (EDGES, NOTHING, CEILING))
-    return Fact(
-        workload=case.workload.name,
-        batch=case.batch,
-        threads=threads,
-        sparsity=sparsity,
-        milliseconds=of(times),
-        missing=of(run.missing),
-        error=max((error for name, error in of(run.errors).items() if name.startswith(SPARSEC)), default=0.0),
+    edges, nothing, ceiling = (times.get(Key(name, None, case.threads)) for name in (EDGES, NOTHING, CEILING))
+    errors = of(turns.errors, case.threads)
+    run = Run(
+        setup=setup,
+        milliseconds=of(times, case.threads),
+        single=of(times, 1) if case.threads > 1 else {},
+        missing=of(turns.missing, case.threads),
+        error=max((error for name, error in errors.items() if name.startswith(SPARSEC)), default=0.0),
         conversion=None if edges is None or nothing is None else max(edges - nothing, 0.0),
         ceiling=None if ceiling is None else CEILING_SIZE**3 / ceiling,
     )
+    return Fact(case.workload.name, case.batch, case.threads, sparsity, (run,))

@@ -1,4 +1,4 @@
-"""Plots of time against sparsity."""
+"""Plots of speed against sparsity."""
 
 from __future__ import annotations
 
@@ -9,17 +9,43 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from peers.crossover import Curve
+from peers.crossover import Curve, curves
 from peers.engines import ENGINES, REFERENCE, SPARSEC
-from peers.workloads import WORKLOADS
+from peers.facts import Fact
+from peers.workloads import BLOCKS, LAYERS, NETWORKS, WORKLOADS
+
+PLOTS = {"Layers": ("layers", LAYERS), "Layers with blocks": ("blocks", BLOCKS), "Networks": ("networks", NETWORKS)}
+LEAST_POINTS = 3
+"""Sparsities that make a curve."""
 
 COLUMNS = 3
 PANEL = (4.2, 3.0)
 """Width and height of a panel, in inches."""
 
 
+def plot_groups(facts: Sequence[Fact], folder: Path) -> list[tuple[str, str]]:
+    """Plot those of layers, layers with blocks, and networks that were measured at several sparsities.
+
+    Args:
+        facts: what was measured.
+        folder: for the files.
+
+    Returns:
+        title and file of each.
+    """
+    found = []
+    for title, (name, workloads) in PLOTS.items():
+        names = {workload.name for workload in workloads}
+        own = curves((fact for fact in facts if fact.workload in names), LEAST_POINTS)
+        if own:
+            file = f"native-{name}.svg"
+            plot_curves(own, folder / file)
+            found.append((title, file))
+    return found
+
+
 def plot_curves(curves: Sequence[Curve], path: Path) -> None:
-    """Plot the time of every engine over that of the reference against sparsity, one panel for each curve.
+    """Plot how many times faster than the reference every engine is, against sparsity, one panel for each curve.
 
     Args:
         curves: what to plot.
@@ -33,7 +59,7 @@ def plot_curves(curves: Sequence[Curve], path: Path) -> None:
         for index, engine in enumerate(ENGINES.values()):
             points = curve.points(engine.name)
             if points:
-                x, y = zip(*((100 * sparsity, ratio) for sparsity, ratio in points), strict=True)
+                x, y = zip(*((100 * sparsity, 1.0 / ratio) for sparsity, ratio in points), strict=True)
                 # Dense originals do not change with the sparsity.
                 style = "o-" if engine.sparse else ("-" if engine.name == REFERENCE else "--")
                 wide = 2.2 if engine.name == SPARSEC else 1.2
@@ -46,7 +72,7 @@ def plot_curves(curves: Sequence[Curve], path: Path) -> None:
     for panel in panels[len(curves) :]:
         panel.set_visible(False)
     for row in range(rows):
-        panels[row * columns].set_ylabel("time over ONNX Runtime's")
+        panels[row * columns].set_ylabel("times faster than ONNX Runtime")
     entries = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=min(len(entries), 5), fontsize=8)
     # The same figures make the same file.

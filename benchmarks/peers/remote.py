@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +19,8 @@ from peers.environments import interpreter
 from sparsec.ir import Array
 
 SCRIPT = Path(__file__).with_name("worker.py")
+LIMIT_SECONDS = 120.0
+CLOSING_SECONDS = 10.0
 
 
 def clean_environment() -> dict[str, str]:
@@ -25,21 +29,24 @@ def clean_environment() -> dict[str, str]:
 
 
 class RemoteError(Exception):
-    """An engine failed; the message is its own."""
+    """An engine failed, or its process ended; the message is its own, or says so."""
 
 
 class Worker:
-    """A process that runs one engine.
+    """A process that runs one engine. Once it has ended, whatever is asked of it fails for the same reason.
 
     Args:
         engine: as ``worker.py`` calls it.
         python: the interpreter of its environment.
         folder: for arrays on their way.
+        limit: the seconds that it may take for an answer, before it is taken to hang, and ended.
     """
 
-    def __init__(self, engine: str, python: Path, folder: Path) -> None:
+    def __init__(self, engine: str, python: Path, folder: Path, limit: float = LIMIT_SECONDS) -> None:
         self._engine = engine
         self._folder = folder
+        self._limit = limit
+        self._ended = ""
         command = [str(python), str(SCRIPT), engine]
         self._process = subprocess.Popen(
             command,
@@ -49,7 +56,10 @@ class Worker:
             text=True,
             env=clean_environment(),
         )
-        self.version = str(self._read()["version"])
+        self.version = ""
+        # Why it did not start is what the first question gets to hear.
+        with suppress(RemoteError):
+            self.version = str(self._read()["version"])
 
     def open(self, path: os.PathLike[str], x: Array, threads: int) -> RemoteModel:
         """Open a model for one input.
@@ -68,25 +78,43 @@ class Worker:
         Raises:
             RemoteError: the engine failed, or its process ended.
         """
+        if self._ended:
+            raise RemoteError(self._ended)
         assert self._process.stdin is not None
-        print(json.dumps(command), file=self._process.stdin, flush=True)
+        # That it has ended is what reading finds out.
+        with suppress(BrokenPipeError):
+            print(json.dumps(command), file=self._process.stdin, flush=True)
         return self._read()
 
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        watch = Timer(self._limit, self._give_up)
+        watch.start()
         line = self._process.stdout.readline()
+        watch.cancel()
         if not line:
-            raise RemoteError(f"the process of {self._engine} ended with status {self._process.wait()}")
+            status = self._process.wait()
+            self._ended = self._ended or f"its process ended with status {status}"
+            raise RemoteError(self._ended)
         found: dict[str, Any] = json.loads(line)
         if "error" in found:
             raise RemoteError(found["error"])
         return found
+
+    def _give_up(self) -> None:
+        self._ended = f"it did not answer within {self._limit:g} seconds"
+        self._process.kill()
 
 
 @dataclass(frozen=True)
@@ -128,16 +156,20 @@ class Workers:
             worker.close()
         self._folder.cleanup()
 
-    def get(self, environment: str) -> Worker | None:
-        """The worker of an environment; none where the environment is not there."""
+    def get(self, environment: str) -> Worker:
+        """The worker of an environment.
+
+        Raises:
+            RemoteError: the environment is not there.
+        """
         if environment not in self._workers:
             python = interpreter(environment)
             if python is None:
-                return None
+                raise RemoteError("its environment is not there")
             self._workers[environment] = Worker(environment, python, Path(self._folder.name))
         return self._workers[environment]
 
     @property
     def versions(self) -> dict[str, str]:
         """The versions of the engines that were started."""
-        return {name: worker.version for name, worker in self._workers.items()}
+        return {name: worker.version for name, worker in self._workers.items() if worker.version}

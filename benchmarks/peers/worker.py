@@ -34,6 +34,8 @@ def open_openvino(path: str, x: np.ndarray, threads: int) -> Call:
         "PERFORMANCE_HINT": "LATENCY",
         # Where the processor has bfloat16, float32 would not be what it computes with.
         "INFERENCE_PRECISION_HINT": "f32",
+        # A thread that is bound to a core waits where something else runs there, though another core may be idle.
+        "ENABLE_CPU_PINNING": False,
     }
     request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
     return lambda: request.infer([x], share_inputs=True, share_outputs=True)[0]
