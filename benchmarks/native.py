@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results()
     if options.check:
         sys.exit(_check(results))
+    if options.forget:
+        results.forget(this_setup({}).build)
+        results.save()
     if options.fresh:
         shutil.rmtree(FOLDER, ignore_errors=True)
     engines = _engines(options.peers)
@@ -97,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--peers", nargs="*", default=peers, choices=peers, metavar="ENGINE", help=f"of {', '.join(peers)}")
     parser.add_argument("--resume", action="store_true", help="leave out what was measured with this very build")
+    parser.add_argument("--forget", action="store_true", help="drop figures of sparsec that other builds than this gave")
     parser.add_argument("--fresh", action="store_true", help="build the models anew")
     parser.add_argument("--tables", action="store_true", help="measure nothing, and write tables and plots of what is there")
     parser.add_argument("--check", action="store_true", help="measure nothing, and fail where a figure is not what it is to be")

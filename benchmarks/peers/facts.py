@@ -51,6 +51,10 @@ class Run:
         times, single, missing = (_without(found, gone) for found in (self.milliseconds, self.single, self.missing))
         return replace(self, milliseconds=times, single=single, missing=missing)
 
+    def by_build(self, build: str) -> Run:
+        """The same without figures of sparsec where they are of another build."""
+        return self if self.setup.build == build else self.without(name for name in self.engines if name.startswith(SPARSEC))
+
     def net(self, engine: str) -> float:
         """The milliseconds of an engine, less the conversion of a single layer."""
         found = self.milliseconds[engine]
@@ -108,6 +112,11 @@ class Fact:
         taken = set().union(*(run.engines for run in self.runs))
         left = (run.without(taken) for run in kept)
         return replace(self, runs=(*self.runs, *(run for run in left if run.engines)))
+
+    def by_build(self, build: str) -> Fact:
+        """This without figures of sparsec of other builds."""
+        runs = (run.by_build(build) for run in self.runs)
+        return replace(self, runs=tuple(run for run in runs if run.engines))
 
     def run(self, *engines: str) -> Run | None:
         """The newest run that measured these engines side by side; none where there is none."""

@@ -66,7 +66,7 @@ def page(facts: Sequence[Fact], plots: Iterable[tuple[str, str]]) -> str:
     parts.append(_section("Crossover", CROSSOVER, *_crossovers(curves(facts, LEAST_POINTS))))
     parts += [f"![{title}]({file})" for title, file in plots]
     parts.append(_section("Ceiling", CEILING, *_shares(facts)))
-    parts += [_section("Figures", "", *_table(facts)), _setups(facts)]
+    parts += [_section("Figures", "", *_table(facts)), _setups(facts), _builds(facts)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -159,7 +159,7 @@ def _deepsparse(facts: Sequence[Fact]) -> str:
     least, where = _least(facts, _over_deepsparse)
     middle = median(ratio for ratio, _ in found)
     slower = [f"{_name(fact)}: {ratio:.2f}" for ratio, fact in found if ratio < 1.0 - NOISE]
-    lines = [f"{DEEPSPARSE} The median of all is {middle:.2f}, the least {least:.2f} ({where})."]
+    lines = [DEEPSPARSE, f"The median of all is {middle:.2f}, the least {least:.2f} ({where})."]
     lines.append(f"sparsec is slower by more than {NOISE:.0%} in {len(slower)} of {len(found)}" + (":\n" if slower else "."))
     return "\n".join([*lines, *(f"* {line}" for line in slower)])
 
@@ -224,3 +224,9 @@ def _setups(facts: Sequence[Fact]) -> str:
         found[place(run.setup, setups)][f"{WORKLOADS[fact.workload].title} ({titles})"] = None
     lines = [f"* {setup}: {'; '.join(what)}." for setup, what in zip(setups, found, strict=True)]
     return "\n".join(["Measured on:\n", *lines])
+
+
+def _builds(facts: Sequence[Fact]) -> str:
+    runs = (fact.run(SPARSEC) for fact in facts)
+    count = len({run.setup.build for run in runs if run is not None})
+    return f"The figures of sparsec are from {count} builds of it." if count > 1 else ""

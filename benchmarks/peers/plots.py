@@ -24,7 +24,7 @@ PANEL = (4.2, 3.0)
 
 
 def plot_groups(facts: Sequence[Fact], folder: Path) -> list[tuple[str, str]]:
-    """Plot those of layers, layers with blocks, and networks that were measured at several sparsities.
+    """Plot those of layers, layers with blocks, and networks that were measured at several sparsities; older plots go.
 
     Args:
         facts: what was measured.
@@ -37,8 +37,9 @@ def plot_groups(facts: Sequence[Fact], folder: Path) -> list[tuple[str, str]]:
     for title, (name, workloads) in PLOTS.items():
         names = {workload.name for workload in workloads}
         own = curves((fact for fact in facts if fact.workload in names), LEAST_POINTS)
+        file = f"native-{name}.svg"
+        (folder / file).unlink(missing_ok=True)
         if own:
-            file = f"native-{name}.svg"
             plot_curves(own, folder / file)
             found.append((title, file))
     return found

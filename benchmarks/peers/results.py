@@ -46,6 +46,11 @@ class Results:
         """Add what a run found, and keep what older runs found of other engines."""
         self._facts |= {fact.key: fact.after(self._facts.get(fact.key)) for fact in facts}
 
+    def forget(self, build: str) -> None:
+        """Leave out figures of sparsec that other builds than this gave."""
+        facts = (fact.by_build(build) for fact in self._facts.values())
+        self._facts = {fact.key: fact for fact in facts if fact.runs}
+
     def has(self, key: Key, engines: Iterable[str], setup: Setup) -> bool:
         """Whether engines were measured side by side on a setup, by its very build of sparsec; those that failed count too."""
         fact = self._facts.get(key)

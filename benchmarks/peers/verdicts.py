@@ -69,7 +69,7 @@ class Verdict:
     def row(self) -> Row:
         """A row of :data:`COLUMNS`."""
         zeros = "/".join(point.zeros for point in self.points)
-        wanted = "/".join(f"{point.wanted:.2f}" for point in self.points)
+        wanted = "/".join(dict.fromkeys(f"{point.wanted:.2f}" for point in self.points))
         seen = "/".join("-" if point.seen is None else f"{point.seen:.2f}" for point in self.points)
         met = "NO" if self.missed else "yes" if self.measured else "not measured"
         return self.what, self.measure, zeros, wanted, seen, met
