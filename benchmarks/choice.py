@@ -30,6 +30,7 @@ from sparsec.ir import BATCH
 from sparsec.kernels import WeightStore, library
 from sparsec.kernels.library import Library
 from sparsec.ops import infer_types
+from sparsec.program import Program
 from sparsec.quiet import import_keras
 from sparsec.text import Column, Row
 
@@ -163,22 +164,33 @@ def layers() -> Iterator[Layer]:
             path = Path(folder) / "bundle.npz"
             sparsec.compile(getattr(keras.applications, network)(weights=None), verify=False).save(path)
             program = read_bundle(path).program
-        graph, store = program.skeleton(), WeightStore(program.tensors)
-        types = infer_types(graph.bind({BATCH: 1}))
-        for segment in divide(graph, infer_types(graph), types, store).items:
-            if not isinstance(segment, Segment):
-                continue
-            translation = translate(segment, types, store)
-            memory = Memory(translation.items, translation.planes, translation.external, translation.given)
-            for step in memory.steps:
-                if step.product is None:
-                    continue
+        for layer in layers_of(network, program):
+            step, planes = layer.step, layer.planes
+            assert step.product is not None
+            key = (step.kernel, planes[step.x], planes[step.y], step.window, step.product.groups, layer.shape)
+            if key not in known:
+                known.add(key)
+                yield layer
+
+
+def layers_of(network: str, program: Program) -> Iterator[Layer]:
+    """The steps of a program that multiply with weights, for one sample.
+
+    Args:
+        network: its name in the table.
+        program: what is compiled from it.
+    """
+    graph, store = program.skeleton(), WeightStore(program.tensors)
+    types = infer_types(graph.bind({BATCH: 1}))
+    for segment in divide(graph, infer_types(graph), types, store).items:
+        if not isinstance(segment, Segment):
+            continue
+        translation = translate(segment, types, store)
+        memory = Memory(translation.items, translation.planes, translation.external)
+        for step in memory.steps:
+            if step.product is not None:
                 planes = {name: memory.planes[name] for name in (*step.reads, step.y)}
-                shape = store.weight(step.product.path).shape
-                key = (step.kernel, planes[step.x], planes[step.y], step.window, step.product.groups, shape)
-                if key not in known:
-                    known.add(key)
-                    yield Layer(f"{network} {step.nodes[0].name}", step, planes, shape)
+                yield Layer(f"{network} {step.nodes[0].name}", step, planes, store.weight(step.product.path).shape)
 
 
 def measure(layer: Layer, sparsity: float, found: Library, machine: Machine, rng: np.random.Generator) -> Result:

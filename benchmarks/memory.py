@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from sparsec.text import Column, bytes_text
 WORKLOAD = "resnet50"
 SPARSITY = 0.9
 ROUNDS = 5
+LIMIT_SECONDS = 120.0
 SCRIPT = Path(__file__).parent / "peers" / "probe.py"
 NAME = "memory"
 REFERENCE = "ONNX Runtime, dense"
@@ -51,12 +53,16 @@ class Entry:
     path: Path
 
     def run(self, given: Path) -> dict[str, float]:
-        """What the probe reports."""
+        """What the probe reports.
+
+        Raises:
+            subprocess.SubprocessError: it failed, or takes too long.
+        """
         python, environment = sys.executable, None
         if self.engine in ENVIRONMENTS:
             python, environment = str(interpreter(self.engine)), clean_environment()
         command = [python, str(SCRIPT), self.engine, str(self.path), str(given)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=LIMIT_SECONDS)
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return found
 
@@ -69,17 +75,26 @@ def main() -> None:
         np.save(given, files.fed(1))
         entries = _entries(files)
         samples: dict[str, list[dict[str, float]]] = {entry.title: [] for entry in entries}
-        for _ in range(ROUNDS):
-            for entry in entries:
-                samples[entry.title].append(entry.run(given))
+        failed: dict[str, str] = {}
+        for _, entry in product(range(ROUNDS), entries):
+            if entry.title not in failed:
+                try:
+                    samples[entry.title].append(entry.run(given))
+                except subprocess.SubprocessError as error:
+                    if entry.title in (REFERENCE, OWN):
+                        raise
+                    failed[entry.title] = str(error)
     facts = {
         entry.title: {
             "file": entry.path.stat().st_size,
             **{name: float(np.median([sample[name] for sample in samples[entry.title]])) for name in MEASURES},
         }
         for entry in entries
+        if entry.title not in failed
     }
-    missing = "" if interpreter("openvino") else "\n\nOpenVINO was not measured: its environment is not there."
+    if not interpreter("openvino"):
+        failed["OpenVINO"] = "its environment is not there"
+    missing = "".join(f"\n\n{title} was not measured: {reason}." for title, reason in failed.items())
     columns = [Column("Engine"), Column("File", numeric=True), *(Column(title, numeric=True) for title in MEASURES.values())]
     rows = [(title, *_cells(fact, facts[REFERENCE])) for title, fact in facts.items()]
     save(NAME, "Memory and start", TEXT + missing, columns, rows, facts, ("sparsec", "numpy", "onnxruntime"))
