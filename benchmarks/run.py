@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+
 import choice
 import families
 import import_time
@@ -15,10 +18,18 @@ import widths
 
 
 def main() -> None:
-    """Run them one after the other, those first that others disturb most."""
+    """Run them one after the other, those first that others disturb most; what fails is told at the end."""
+    failed = []
     for benchmark in (import_time, kernels, native, memory, networks, recurrent, shrunk, widths, families, choice):
         print(f"--- {benchmark.__name__}", flush=True)
-        benchmark.main()
+        try:
+            benchmark.main()
+        except (Exception, SystemExit) as problem:
+            # Others do not depend on it. That a figure is not as wanted is told by an exit.
+            traceback.print_exception(problem)
+            failed.append(f"{benchmark.__name__}: {problem}")
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":
