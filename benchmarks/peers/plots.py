@@ -68,7 +68,9 @@ def plot_curves(curves: Sequence[Curve], path: Path) -> None:
         first = curve.first
         threads = "1 thread" if first.threads == 1 else f"{first.threads} threads"
         panel.set_title(f"{WORKLOADS[first.workload].title}, batch {first.batch}, {threads}", fontsize=9)
-        panel.set(yscale="log", xlabel="zeros, %")
+        panel.set_yscale("log", base=2)
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.set_xlabel("zeros, %")
         panel.grid(alpha=0.3)
     for panel in panels[len(curves) :]:
         panel.set_visible(False)
@@ -76,6 +78,6 @@ def plot_curves(curves: Sequence[Curve], path: Path) -> None:
         panels[row * columns].set_ylabel("times faster than ONNX Runtime")
     entries = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=min(len(entries), 5), fontsize=8)
-    # The same figures make the same file.
-    with mpl.rc_context({"svg.hashsalt": path.stem}):
+    # The same figures make the same file; letters drawn as outlines would be most of it.
+    with mpl.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
