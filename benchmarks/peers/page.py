@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Final
 
-from targets import NOISE
+from targets import NOISE, USUAL
 
 from peers.crossover import Curve, curves
 from peers.engines import ENGINES, REFERENCE, SPARSEC
@@ -48,6 +48,8 @@ The speed of sparsec with AVX2 as a share of that with the widest instructions o
 
 LEAST_POINTS: Final = 4
 """Sparsities of which a crossover can be read."""
+
+_USUAL_TEXT: Final = ", ".join(f"{share:.0%}" for share in USUAL)
 
 Value = Callable[[Fact], float | None]
 
@@ -141,9 +143,10 @@ def _grid(facts: Sequence[Fact], value: Value, text: Callable[[float], str]) -> 
     return _columns(("What", "Batch", "Threads", *map(_percent, sparsities), "Least")), rows
 
 
-def _least(facts: Sequence[Fact], value: Value) -> tuple[float, str]:
-    number, fact = min(((found, fact) for fact in facts if (found := value(fact)) is not None), key=lambda pair: pair[0])
-    return number, _name(fact)
+def _usual(facts: Sequence[Fact], value: Value) -> list[tuple[float, str]]:
+    """The values at usual sparsities, the least first, with what they are of."""
+    found = ((value(fact), _name(fact)) for fact in facts if fact.sparsity in USUAL)
+    return sorted((number, name) for number, name in found if number is not None)
 
 
 def _name(fact: Fact) -> str:
@@ -153,22 +156,22 @@ def _name(fact: Fact) -> str:
 
 
 def _deepsparse(facts: Sequence[Fact]) -> str:
-    found = [(ratio, fact) for fact in facts if (ratio := _over_deepsparse(fact)) is not None]
+    found = _usual(facts, _over_deepsparse)
     if not found:
-        return ""
-    least, where = _least(facts, _over_deepsparse)
-    middle = median(ratio for ratio, _ in found)
-    slower = [f"{_name(fact)}: {ratio:.2f}" for ratio, fact in found if ratio < 1.0 - NOISE]
-    lines = [DEEPSPARSE, f"The median of all is {middle:.2f}, the least {least:.2f} ({where})."]
-    lines.append(f"sparsec is slower by more than {NOISE:.0%} in {len(slower)} of {len(found)}" + (":\n" if slower else "."))
+        return DEEPSPARSE
+    (least, where), middle = found[0], median(ratio for ratio, _ in found)
+    slower = [f"{name}: {ratio:.2f}" for ratio, name in found if ratio < 1.0 - NOISE]
+    lines = [DEEPSPARSE, f"At {_USUAL_TEXT} the median is {middle:.2f}, and the least {least:.2f} ({where})."]
+    lines.append(f"There it is slower by more than {NOISE:.0%} in {len(slower)} of {len(found)}" + (":\n" if slower else "."))
     return "\n".join([*lines, *(f"* {line}" for line in slower)])
 
 
 def _avx2(facts: Sequence[Fact]) -> str:
-    if all(_avx2_share(fact) is None for fact in facts):
-        return ""
-    least, where = _least(facts, _avx2_share)
-    return f"{AVX2} The least is {least:.0%} ({where})."
+    found = _usual(facts, _avx2_share)
+    if not found:
+        return AVX2
+    least, where = found[0]
+    return f"{AVX2} At {_USUAL_TEXT} the least is {least:.0%} ({where})."
 
 
 def _shares(facts: Sequence[Fact]) -> tuple[list[Column], list[Row]]:
