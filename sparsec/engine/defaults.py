@@ -61,10 +61,10 @@ _AVX2: Final = Coefficients(
     entry=0.279,
     entry_row=3.04,
     slot_few=0.244,
-    slot_narrow=0.097,
-    slot_wide=0.145,
+    slot_narrow=0.09,
+    slot_wide=0.14,
     far_few=0.001,
-    far_narrow=0.0075,
+    far_narrow=0.0085,
     far_wide=0.00265,
     slice=2.36,
 )
