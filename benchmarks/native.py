@@ -96,7 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", nargs=several, type=int, help="by default those of each workload")
     parser.add_argument("--threads", nargs=several, type=int, default=[1], help="more than one are measured beside one")
     parser.add_argument(
-        "--rounds", nargs=2, type=int, default=ROUNDS, metavar=("LEAST", "MOST"), help=f"until medians are sure to {SPREAD:.0%}%"
+        "--rounds",
+        nargs=2,
+        type=int,
+        default=ROUNDS,
+        metavar=("LEAST", "MOST"),
+        help=f"until medians are sure to {SPREAD:.0%}%",
     )
     parser.add_argument("--peers", nargs="*", default=peers, choices=peers, metavar="ENGINE", help=f"of {', '.join(peers)}")
     parser.add_argument("--resume", action="store_true", help="leave out what was measured with this very build")

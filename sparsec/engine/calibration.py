@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import sha256
 from math import isfinite, prod
@@ -32,6 +32,8 @@ FOLDER: Final = "XDG_CACHE_HOME"
 SCHEMA: Final = "sparsec/calibration"
 TRUST: Final = 0.03
 """How much the coefficients from before weigh beside one measurement: what is hardly measured stays near them."""
+SMALL: Final = 0.01
+"""Nanoseconds; a coefficient that was less may become as much."""
 
 Progress = Callable[[str, float], None]
 
@@ -46,6 +48,7 @@ class Case:
         density: the part of the weight that is not zero.
         size: of the window.
         stride: along both axes.
+        padded: whether zeros lie around the input, so that the window does not make the output smaller.
         tall: whether the zeros come in blocks of four rows.
         function: an elementwise operation that follows.
         residual: whether a residual is added.
@@ -56,6 +59,7 @@ class Case:
     density: float
     size: tuple[int, int] = (1, 1)
     stride: int = 1
+    padded: bool = True
     tall: bool = False
     function: str = ""
     residual: bool = False
@@ -96,6 +100,9 @@ CASES: Final = (
     Case(_square(64, 28), 64, 0.1, (3, 3), residual=True),
     Case(_square(96, 35), 96, 0.1, (3, 3), stride=2),
     Case(_square(3, 112), 32, 0.3, (3, 3), stride=2),
+    Case(_square(64, 28), 64, 0.1, (3, 3), stride=2),
+    *(Case(_square(64, 13), 64, density, (3, 3), padded=False) for density in (0.02, 0.1)),
+    *(Case(_square(16, 28), 32, density, (5, 5), padded=False) for density in (0.05, 0.3)),
     Case(_square(128, 17), 128, 0.1, (7, 1)),
     Case(_square(128, 17), 128, 0.1, (1, 7)),
     Case(_square(48, 35), 64, 0.1, (5, 5)),
@@ -158,8 +165,12 @@ def calibrate(
 
 def make(case: Case, rng: np.random.Generator) -> tuple[Step, Mapping[str, Planes], WeightStore]:
     """The step of a case, the sizes of its values, and the store of its random weight."""
-    x, window = case.x, Window(case.size, (case.stride, case.stride), pads=(case.size[0] // 2, case.size[1] // 2))
-    y = Planes(x.samples, -(-x.height // case.stride), -(-x.width // case.stride), case.filters)
+    x, window = case.x, Window(case.size, (case.stride, case.stride))
+    lost = [0 if case.padded else size - 1 for size in case.size]
+    if case.padded:
+        window = replace(window, pads=(case.size[0] // 2, case.size[1] // 2))
+    height, width = (-(-(length - less) // case.stride) for length, less in zip((x.height, x.width), lost, strict=True))
+    y = Planes(x.samples, height, width, case.filters)
     shape = (*case.size, x.channels, case.filters) if x.height * x.width > 1 else (x.channels, case.filters)
     kernel = "vector" if y.positions == 1 else "product" if window.is_point else "windows"
     planes = {"x": x, "y": y}
@@ -192,10 +203,11 @@ def fit(counts: Sequence[Mapping[str, float]], nanoseconds: Sequence[float], bef
     """
     times = np.array(nanoseconds)
     factors = np.array([[each.get(name, 0.0) for name in NAMES] for each in counts]) / times[:, None]
+    known = np.array([float(getattr(before, name)) for name in NAMES])
     # In units of the coefficients from before all unknowns are about one.
-    units = np.array([max(float(getattr(before, name)), 1e-4) for name in NAMES])
+    units = np.maximum(known, SMALL)
     system = np.concatenate([factors * units, TRUST * np.eye(len(NAMES))])
-    wanted = np.concatenate([np.ones(len(times)), np.full(len(NAMES), TRUST)])
+    wanted = np.concatenate([np.ones(len(times)), TRUST * known / units])
     solution = units * least_squares(system, wanted)
     errors = np.abs(factors @ solution - 1.0)
     coefficients = Coefficients(**{name: float(f"{value:.4g}") for name, value in zip(NAMES, solution, strict=True)})

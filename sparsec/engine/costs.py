@@ -53,9 +53,10 @@ class Coefficients:
         copy: each line of an input that is copied as it is.
         gather: each line copied into the panel of a convolution.
         gather_strided: the same with strides.
-        gather_steady: the same in ``unrolled``, where the output is as large as the input.
+        read: the same in ``unrolled`` with a stride of one.
+        read_paired: with a stride of two.
         row: each row of positions copied into the panel of ``windows``.
-        piece: each row of positions, or part of one, copied into the panel of ``unrolled``.
+        piece: each row of positions that is copied into the panel of ``unrolled`` by itself, or joined to a line.
         entry: each entry of a matrix times one vector.
         entry_row: each row of a block of it.
         slot_few: each entry of the slices of a matrix, padding included, times one vector, where slices have few rows.
@@ -82,7 +83,8 @@ class Coefficients:
     copy: float
     gather: float
     gather_strided: float
-    gather_steady: float
+    read: float
+    read_paired: float
     row: float
     piece: float
     entry: float
@@ -263,10 +265,21 @@ def flat(
     if step.kernel == "product":
         return counts | ({} if in_place else {"copy": matrix.channels * lines})
     columns = matrix.channels * matrix.taps
-    if step.window.strides == (1, 1) and (x.height, x.width) == (y.height, y.width):
-        return counts | {"gather_steady": columns * lines}
-    # A row of positions is cut where a tile ends.
-    return counts | {_gathering(step): columns * lines, "piece": columns * (y.samples * y.height + count)}
+    return counts | {_reading(step): columns * lines, "piece": columns * _pieces(step, x, y, count, lanes)}
+
+
+def _reading(step: Step) -> str:
+    """What reading a line costs in ``unrolled``."""
+    return {1: "read", 2: "read_paired"}.get(step.window.strides[1], "gather_strided")
+
+
+def _pieces(step: Step, x: Planes, y: Planes, tiles: int, lanes: int) -> float:
+    """The rows of positions that are copied by themselves, or begin within a line where the one before does not go on."""
+    rows = y.samples * y.height
+    if step.window.strides[1] > 2:
+        return rows + tiles
+    follow = step.window.strides == (1, 1) and x.width == y.width
+    return 0.0 if follow else rows * (1.0 - gcd(y.width, lanes) / lanes)
 
 
 def drives_out(matrix: Matrix, caches: Caches) -> bool:
