@@ -377,6 +377,13 @@ def test_targets_are_of_workloads_that_there_are():
     assert len(about) == len(set(about))
 
 
+def test_help_can_be_printed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        native.main(["--help"])
+    assert ended.value.code == 0
+    assert "--check" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("milliseconds", "status"), [(16.0, 0), (60.0, 1)])
 def test_check_fails_where_something_measured_is_missed(tmp_path, monkeypatch, capsys, milliseconds, status):
     results = Results(tmp_path)
