@@ -2,7 +2,8 @@
  * The greatest and the mean of windows. What rows a window is over are made one first, then what columns it is over in that.
  *
  * Rows are made one for each row of the output, in a buffer with room to both sides. Means that are taken at every position of
- * the input do it for a whole plane instead, whose rows follow one another without regard to vectors.
+ * the input do it for a whole plane instead, whose rows follow one another without regard to vectors. Pairs of columns side by
+ * side need no buffer.
  */
 #include "vector.h"
 
@@ -259,12 +260,75 @@ static void run_everywhere(const sparsec_step *s, float *const *memory, void *sc
     }
 }
 
+/* ---- pairs of columns -------------------------------------------------------------------------------------------------- */
+
+/* Whether windows are two columns wide, side by side, and all inside. */
+static int is_paired(const sparsec_step *s) {
+    const sparsec_window *w = &s->window;
+    const int lowest = (s->y.height - 1) * w->stride_height + (w->height - 1) * w->dilation_height;
+    return w->width == 2 && w->stride_width == 2 && w->dilation_width == 1 && w->pad_width == 0 && w->pad_height == 0 &&
+           2 * s->y.width <= s->x.width && lowest < s->x.height;
+}
+
+/* Rows made one: lanes i < LANES of what begins at `from`, of which there are `room` floats before the end of the memory. */
+INLINE vec join_lanes(const int greatest, const int rows, const float *from, int64_t step, int64_t room) {
+    const int64_t below = (rows - 1) * step;
+    if (below + LANES <= room) {
+        vec joint = load(from);
+#pragma GCC unroll 4
+        for (int k = 1; k < rows; k++) joint = joined(greatest, joint, load(from + k * step));
+        return joint;
+    }
+    vec joint = load_lanes(from, lanes_of(0, (int)room));
+    for (int k = 1; k < rows; k++) joint = joined(greatest, joint, load_lanes(from + k * step, lanes_of(0, (int)(room - k * step))));
+    return joint;
+}
+
+/*
+ * A plane of the output, `rows` rows of the input for each. What is read and written beyond a row means nothing; x has room_x
+ * floats, and y room_y.
+ */
+INLINE void pool_pairs(
+    const int greatest, const int rows, const sparsec_step *s, const float *x, int64_t room_x, float *y, int64_t room_y
+) {
+    const int height = s->y.height, width = s->y.width;
+    const int64_t step = (int64_t)s->window.dilation_height * s->x.width, down = (int64_t)s->window.stride_height * s->x.width;
+    const vec inverse = splat(1.0f / (2 * rows));
+    for (int row = 0; row < height; row++, x += down, room_x -= down, y += width, room_y -= width) {
+        for (int i = 0; i < width; i += LANES) {
+            const vec first = join_lanes(greatest, rows, x + 2 * i, step, room_x - 2 * i);
+            const int more = width - i > LANES / 2;
+            const vec second = more ? join_lanes(greatest, rows, x + 2 * i + LANES, step, room_x - 2 * i - LANES) : first;
+            vec found = joined(greatest, evens(first, second), odds(first, second));
+            if (!greatest) found *= inverse;
+            if (i + LANES <= room_y) store(y + i, found);
+            else store_lanes(y + i, found, lanes_of(0, width - i));
+        }
+    }
+}
+
+INLINE void run_pairs(const int greatest, const sparsec_step *s, float *const *memory, int part, int parts) {
+    const int64_t size_x = (int64_t)s->x.height * s->x.width, size_y = (int64_t)s->y.height * s->y.width;
+    const int64_t begin = share(s->y.channels, part, parts), end = share(s->y.channels, part + 1, parts);
+    for (int64_t row = begin; row < end; row++) {
+        for (int n = 0; n < s->y.samples; n++) {
+            const float *x = row_of(&s->x, memory, row) + n * size_x;
+            float *y = row_of(&s->y, memory, row) + n * size_y;
+            const int64_t room_x = s->x.pitch - n * size_x, room_y = s->y.pitch - n * size_y;
+            if (s->window.height == 2) pool_pairs(greatest, 2, s, x, room_x, y, room_y);
+            else pool_pairs(greatest, s->window.height, s, x, room_x, y, room_y);
+            if (finishes(s)) NAME(finish)(s, memory, row, n * size_y, size_y);
+        }
+    }
+}
+
 /* ---- the kernels ------------------------------------------------------------------------------------------------------ */
 
 int64_t SIZE(max_pool)(const sparsec_step *s) { return plan_rows(s, NULL).bytes; }
 
 void NAME(max_pool)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
-    run_rows(1, s, memory, scratch, part, parts);
+    if (is_paired(s)) run_pairs(1, s, memory, part, parts);
+    else run_rows(1, s, memory, scratch, part, parts);
 }
 
 int64_t SIZE(avg_pool)(const sparsec_step *s) {
@@ -273,5 +337,6 @@ int64_t SIZE(avg_pool)(const sparsec_step *s) {
 
 void NAME(avg_pool)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
     if (is_everywhere(s)) run_everywhere(s, memory, scratch, part, parts);
+    else if (is_paired(s)) run_pairs(0, s, memory, part, parts);
     else run_rows(0, s, memory, scratch, part, parts);
 }
