@@ -23,7 +23,7 @@ import pytest
 from native_builds import ROOT, build
 
 from sparsec.kernels import library
-from sparsec.kernels.library import KERNELS, Library, Matrix, Plan, Post, Slices, Status, Step
+from sparsec.kernels.library import KERNELS, Filters, Library, Matrix, Plan, Post, Slices, Status, Step
 
 NEON = next(isa for isa in library.ISAS if isa.name == "neon")
 COMPILER = "aarch64-linux-gnu-gcc"
@@ -145,6 +145,8 @@ class _Image:
             return self.copy(step.weights, _RAW[kernel](step))
         sliced = kernel == "slices" or (kernel == "recurrent" and step.options[0])
         kind, fill = (Slices, self._slices) if sliced else (Matrix, self._matrix)
+        if kernel == "direct":
+            kind, fill = Filters, self._filters
         pieces = (kind * step.pieces).from_address(step.weights)
         first = self.place(bytes(pieces))
         for i, piece in enumerate(pieces):
@@ -160,6 +162,9 @@ class _Image:
         yield "order", self.copy(m.order, groups)
         yield "columns", self.copy(m.columns, entries, 2)
         yield "values", self.copy(m.values, entries * m.height)
+
+    def _filters(self, m):
+        yield "values", self.copy(m.values, -(-m.rows // m.height) * m.height * m.channels * m.taps)
 
     def _slices(self, m):
         yield "lengths", self.copy(m.lengths, -(-m.rows // m.height))

@@ -16,6 +16,7 @@ from sparsec.encodings.codec import Csr
 from sparsec.errors import InputError
 from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
 from sparsec.kernels import library
+from sparsec.kernels.filters import FilterGroups
 from sparsec.kernels.library import Window
 from sparsec.kernels.streams import Blocks, Stream
 from sparsec.lowering import lower
@@ -129,22 +130,27 @@ def convolutions(draw):
 
 
 @needs_library
-@pytest.mark.parametrize("kernel", ["windows", "unrolled"])
+@pytest.mark.parametrize("kernel", ["windows", "unrolled", "direct"])
 @many
 @given(data=st.data())
 def test_convolutions(kernel, isa, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     attrs, window, sizes = data.draw(convolutions())
-    samples, channels, rows = data.draw(st.sampled_from([1, 1, 2])), data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+    samples, channels, rows = data.draw(st.sampled_from([1, 1, 2])), data.draw(st.integers(1, 9)), data.draw(st.integers(1, 20))
     weights = sparse(rng, (*window, channels, rows), data.draw(DENSITIES))
     x = rng.standard_normal((samples, *sizes, channels)).astype(np.float32)
     conv, attrs = OPS["conv"], OPS["conv"].complete({**attrs, "groups": 1})
     (expected,) = conv.evaluate(attrs, [x.astype(np.float64), weights.astype(np.float64)])
-    (most,) = conv.evaluate(attrs, [np.abs(x).astype(np.float64), np.abs(weights).astype(np.float64)])
+    (largest,) = conv.evaluate(attrs, [np.abs(x).astype(np.float64), np.abs(weights).astype(np.float64)])
     # Rows of one position lie side by side, where whole vectors cannot be stored.
-    assume(kernel == "windows" or expected.shape[:-1] != (1, 1, 1))
+    assume(kernel != "unrolled" or expected.shape[:-1] != (1, 1, 1))
     keywords, reference, scale = data.draw(epilogues(rng, expected.shape))
-    pieces = data.draw(packed(weights.reshape(-1, rows).T, channels, window[0] * window[1]))
+    matrix, taps = weights.reshape(-1, rows).T, window[0] * window[1]
+    if kernel == "direct":
+        most = data.draw(st.sampled_from([2, 4, library.status().library.isa.filters]))
+        pieces = [FilterGroups.pack(csr_of(matrix), channels, taps, most)]
+    else:
+        pieces = data.draw(packed(matrix, channels, taps))
     (top, _), (left, _) = axis_pads(attrs, sizes, window)
     y = run_step(
         *(kernel, x, expected.shape),
@@ -155,7 +161,7 @@ def test_convolutions(kernel, isa, data):
         threads=data.draw(threads),
         **keywords,
     )
-    close(y, reference(expected), scale * (8 + most))
+    close(y, reference(expected), scale * (8 + largest))
 
 
 @needs_library
@@ -217,13 +223,16 @@ def test_values_are_padded_picked_and_flattened(shape, count, isa):
 def test_streams_keep_every_entry(rows, channels, taps, density, height, count, seed):
     matrix = sparse(np.random.default_rng(seed), (rows, taps * channels), density)
     csr = csr_of(matrix)
-    pieces = Stream.pieces(csr, channels, taps, Blocks(13, 96, 256), height, count)
-    assert 1 <= len(pieces) <= count
-    assert sum(piece.rows for piece in pieces) == rows
-    found = [piece.csr() for piece in pieces]
-    np.testing.assert_array_equal(np.concatenate([part.values for part in found]), csr.values)
-    np.testing.assert_array_equal(np.concatenate([part.indices for part in found]), csr.indices)
-    np.testing.assert_array_equal(np.concatenate([np.diff(part.pointers) for part in found]), np.diff(csr.pointers))
+    for pieces in (
+        Stream.pieces(csr, channels, taps, Blocks(13, 96, 256), height, count),
+        [FilterGroups.pack(csr, channels, taps, 2 * count)],
+    ):
+        assert 1 <= len(pieces) <= count
+        assert sum(piece.rows for piece in pieces) == rows
+        found = [piece.csr() for piece in pieces]
+        np.testing.assert_array_equal(np.concatenate([part.values for part in found]), csr.values)
+        np.testing.assert_array_equal(np.concatenate([part.indices for part in found]), csr.indices)
+        np.testing.assert_array_equal(np.concatenate([np.diff(part.pointers) for part in found]), np.diff(csr.pointers))
 
 
 def test_a_stream_takes_six_bytes_an_entry():
@@ -279,7 +288,7 @@ def test_without_the_library_numpy_and_scipy_run_and_it_is_said(content, tmp_pat
     assert "not installed, and would make it faster: native library" in model.summary(64)
 
 
-MIRRORED = ("Value", "Window", "Matrix", "Slices", "Post", "Step", "Plan")
+MIRRORED = ("Value", "Window", "Matrix", "Filters", "Slices", "Post", "Step", "Plan")
 
 
 def test_python_mirrors_the_header():

@@ -38,6 +38,9 @@ TILINGS: Final = ((0, 0), (4, 0), (0, 1), (4, 1))
 UNROLLED_TILINGS: Final = ((0, 0), (5, 0))
 """The same of ``unrolled``, which always copies them."""
 
+DENSE: Final = 0.25
+"""Weights of which at least so much is not zero may be multiplied with their zeros."""
+
 MOST_IDLE: Final = 1.1
 """Threads share out tiles where they take at most so many times as long as if all had the same to do."""
 
@@ -190,6 +193,10 @@ class _Site:
             cuts = {matrix.blocks(cut): cut for cut in map(wide.scaled, scales)}
             for cut in cuts.values():
                 yield from self._products(matrix, cut)
+        if self._step.kernel == "windows" and self._matrices[0].density >= DENSE:
+            isa = self._machine.processor.isa
+            counts = costs.direct(self._step, self._matrices[0], self._x, self._y, self._machine.processor)
+            yield self._choice("direct", packing.filters(isa.filters, self._groups), counts)
 
     def _vectors(self, matrix: Matrix) -> Iterator[Choice]:
         processor = self._machine.processor

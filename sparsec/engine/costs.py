@@ -12,6 +12,7 @@ from math import ceil, gcd
 from typing import Final
 
 from sparsec.engine.steps import Planes, Step
+from sparsec.kernels.filters import group_height
 from sparsec.kernels.library import Isa, Slicing
 from sparsec.kernels.streams import Blocks
 
@@ -41,6 +42,7 @@ class Coefficients:
         call: each step.
         multiply: each entry for each line of the output, in groups of one row.
         multiply_shared: each row of an entry for each line, in groups of four rows.
+        multiply_dense: each row of ``direct`` for each column and line.
         visit: each entry for each tile.
         spill: each entry for each line, where what a block meets is not in the first-level cache.
         spill_shared: the same in groups of four rows.
@@ -71,6 +73,7 @@ class Coefficients:
     call: float
     multiply: float
     multiply_shared: float
+    multiply_dense: float
     visit: float
     spill: float
     spill_shared: float
@@ -339,6 +342,28 @@ def windows(
     rows = tiles.count * matrix.channels * tiles.rows
     counts = _products(step, matrix, cut, x, y, of_matrix, processor)
     return counts | {_gathering(step): rows * tiles.row_lines, "row": rows}
+
+
+def direct(step: Step, matrix: Matrix, x: Planes, y: Planes, processor: Processor) -> dict[str, float]:
+    """The counts of ``direct``."""
+    window, lanes = step.window, processor.isa.lanes
+    height = group_height(matrix.rows, processor.isa.filters)
+    groups = ceil(matrix.rows / height)
+    lines = y.samples * y.height * ceil(y.width / lanes)
+    columns = matrix.channels * matrix.taps
+    # A row of the input is copied once, a phase at a time.
+    rows = y.samples * matrix.channels * (x.height + 2 * window.pads[0]) * window.strides[1]
+    row_lines = ceil((y.width + (window.size[1] - 1) * window.dilations[1] / window.strides[1]) / lanes)
+    counts = {
+        "call": 1.0,
+        "multiply_dense": groups * height * columns * lines,
+        "finish": matrix.rows * lines,
+        "row": rows,
+        _gathering(step): rows * row_lines,
+    }
+    if step.residual:
+        counts["residual"] = matrix.rows * lines
+    return counts | _posts(step, matrix.rows * ceil(y.positions / lanes))
 
 
 def vector(step: Step, matrix: Matrix, cut: Blocks, processor: Processor) -> dict[str, float]:

@@ -16,7 +16,8 @@ from sparsec.encodings import Csr
 from sparsec.encodings.stored import from_matrix
 from sparsec.ir import Array
 from sparsec.kernels import Packing, Weight
-from sparsec.kernels.library import Matrix, Slices, Slicing
+from sparsec.kernels.filters import FilterGroups
+from sparsec.kernels.library import Slicing
 from sparsec.kernels.streams import Blocks, SliceStream, Stream, rows_of
 from sparsec.kernels.weights import Examination, Source
 
@@ -30,6 +31,10 @@ SLICED: Final = 256
 """The rows that are cut into slices to see how many entries these would have."""
 
 
+Piece = Stream | SliceStream | FilterGroups
+"""A weight, or some of its rows, in a form that kernels take."""
+
+
 @dataclass(frozen=True)
 class Packed:
     """A weight of which each group is packed as one or more pieces, each with the rows that follow those of the one before.
@@ -38,7 +43,7 @@ class Packed:
         groups: the pieces of each group.
     """
 
-    groups: tuple[tuple[Stream | SliceStream, ...], ...]
+    groups: tuple[tuple[Piece, ...], ...]
 
     @cached_property
     def structures(self) -> tuple[Any, ...]:
@@ -59,8 +64,8 @@ class Packed:
         return Csr(joined, np.concatenate([part.indices for part in parts]), np.concatenate([part.values for part in parts]))
 
 
-def _structures(pieces: Sequence[Stream | SliceStream]) -> Any:
-    kind: Any = Matrix if isinstance(pieces[0], Stream) else Slices
+def _structures(pieces: Sequence[Piece]) -> Any:
+    kind: Any = type(pieces[0].structure)
     return (kind * len(pieces))(*(piece.structure for piece in pieces))
 
 
@@ -143,6 +148,20 @@ def slices(slicing: Slicing, pieces: int, groups: int = 1, rows: tuple[int, ...]
         return SliceStream.pieces(csr, prod(weight.shape[:-1]), slicing, pieces)
 
     return _packing(f"slices/{slicing.height}x{slicing.width}/{pieces}/{groups}", pack, groups, rows)
+
+
+def filters(most: int, groups: int = 1) -> Packing:
+    """All elements, zeros as well.
+
+    Args:
+        most: rows of a group.
+        groups: of the weight.
+    """
+
+    def pack(csr: Csr, weight: Weight) -> list[FilterGroups]:
+        return [FilterGroups.pack(csr, weight.shape[-2], prod(weight.shape[:-2]), most)]
+
+    return _packing(f"filters/{most}/{groups}", pack, groups)
 
 
 def _cut(csr: Csr, rows: Sequence[int]) -> list[Csr]:

@@ -54,6 +54,7 @@ class Isa:
         bit: by which the library says that it has it.
         lanes: how many float32 a vector holds.
         lines: the most vectors in a tile of a product, for groups of one row and of four; as in ``native/block.h``.
+        filters: the most rows of a group of ``direct``.
         halves: whether the last line of ``product`` and ``unrolled`` may be half a vector.
         slicings: for which it has kernels.
     """
@@ -62,14 +63,15 @@ class Isa:
     bit: int
     lanes: int
     lines: tuple[int, int] = (8, 3)
+    filters: int = 6
     halves: bool = False
     slicings: tuple[Slicing, ...] = (FEW,)
 
 
 ISAS: Final = (
-    Isa("avx512", 4, 16, lines=(8, 6), halves=True, slicings=(FEW, Slicing("narrow", 16, 64, 4), Slicing("wide", 16, 128, 4))),
+    Isa("avx512", 4, 16, lines=(8, 6), filters=8, halves=True, slicings=(FEW, Slicing("narrow", 16, 64, 4), Slicing("wide", 16, 128, 4))),
     Isa("avx2", 2, 8, slicings=(FEW, Slicing("narrow", 8, 16, 1), Slicing("wide", 8, 32, 1))),
-    Isa("neon", 8, 4),
+    Isa("neon", 8, 4, filters=8),
     Isa("baseline", 1, 4),
 )
 """All of them, the best first."""
@@ -80,6 +82,7 @@ OFF: Final = "none"
 KERNELS: Final = (
     *("product", "windows", "unrolled", "vector", "slices", "map", "load", "store", "flatten", "unflatten"),
     *("depthwise", "max_pool", "avg_pool", "reduce", "softmax", "normalise", "resize", "select", "recurrent"),
+    "direct",
 )
 """The kernels, in the order of ``SPARSEC_KERNELS``."""
 
@@ -128,6 +131,12 @@ class Slices(ctypes.Structure):
         *((name, _INT) for name in ("rows", "columns", "groups", "height", "width", "depth")),
         *((name, POINTER) for name in ("lengths", "order", "hops", "places", "values")),
     ]
+
+
+class Filters(ctypes.Structure):
+    """``sparsec_filters``."""
+
+    _fields_ = [*((name, _INT) for name in ("rows", "channels", "taps", "height")), ("values", POINTER)]
 
 
 class Post(ctypes.Structure):

@@ -62,6 +62,15 @@ typedef struct {
 } sparsec_matrix;
 
 /*
+ * A dense matrix [rows, taps * channels], cut into groups of `height` rows, which is 2, 4, 6 or 8. The columns of a group follow
+ * one another; rows after the last are zero.
+ */
+typedef struct {
+    int32_t rows, channels, taps, height;
+    const float *values; /* [groups, taps * channels, height] */
+} sparsec_filters;
+
+/*
  * A sparse matrix in slices of `height` rows: rows are sorted by how many entries they have, the most first, and so many in turn
  * are a slice; the last may have fewer. A slice goes over the columns in windows of `width`. Each begins so many times 8 columns
  * after the one before as `hops` says, the first after column 0, and has `depth` entries of every row, filled up with zeros;
@@ -160,6 +169,7 @@ typedef struct {
  *              where panels are copied
  *   windows    a convolution; weights as in product, with a tap for each element of the window; options[0] is into how many
  *              tiles a row of positions is cut at least
+ *   direct     a convolution; weights is one sparsec_filters, of at most 6 rows in a group where there are 16 registers
  *   unrolled   a convolution; weights as in windows, options as in product
  *              (neither this nor product computes values with one position)
  *   vector     x, which has one position, times a sparse matrix
@@ -199,7 +209,8 @@ typedef struct {
     X(normalise) \
     X(resize) \
     X(select) \
-    X(recurrent)
+    X(recurrent) \
+    X(direct)
 
 enum {
 #define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,

@@ -24,6 +24,13 @@ enum {
     LINE = 16,                 /* floats to which rows are padded */
 };
 
+/* Whether there are 32 registers for vectors, rather than 16. */
+#if SPARSEC_BYTES == 64 || defined(__ARM_NEON)
+#define WIDE 1
+#else
+#define WIDE 0
+#endif
+
 #define SPARSEC_ENTRY(kernel) \
     sparsec_run_step NAME(kernel); \
     sparsec_count_bytes SIZE(kernel);
