@@ -84,7 +84,7 @@ class Arenas:
         """One that nobody uses."""
         try:
             arena = self._idle.pop()
-            return arena if arena.is_ours else self.take()
+            return arena if arena.pool is None or arena.is_ours else self.take()
         except IndexError:
             return Arena(self.library, self.threads)
 
@@ -120,8 +120,7 @@ class _Frame:
 
     Attributes:
         calls: for each part, the address of every memory, and what the library is called with, but for the pool.
-        staged_inputs: the places of the inputs that are small.
-        staged_outputs: the places of the outputs that are small.
+        staged: the places of the first input and the first output, where both are small.
     """
 
     def __init__(self, parts: Sequence[_Part], inputs: Sequence[Shape], outputs: Sequence[Shape]) -> None:
@@ -134,8 +133,8 @@ class _Frame:
         self._inputs = [self._stage(number, shape) for number, shape in enumerate(inputs)]
         self._shapes = outputs
         self._outputs = [self._stage(number, shape) for number, shape in enumerate(outputs, start=len(inputs))]
-        self.staged_inputs = [place for place in self._inputs if place is not None]
-        self.staged_outputs = [place for place in self._outputs if place is not None]
+        x, y = self._inputs[0] if inputs else None, self._outputs[0]
+        self.staged = None if x is None or y is None else (x, y)
 
     def _stage(self, number: int, shape: Shape) -> Array | None:
         if not _is_small(shape):
@@ -214,7 +213,6 @@ class NativeSegment:
         self.steps = tuple(self._parts[0].plan.steps)
         self.parts = samples / _cut(samples, size)[0][1]
         self._nbytes = max(part.plan.nbytes for part in self._parts)
-        self._is_staged = all(map(_is_small, (*self._inputs, *self._outputs)))
 
     def profile(self, arrays: Sequence[Array], rounds: int) -> list[float]:
         """The median nanoseconds of each step in one thread, for the whole batch by those for its first part.
@@ -238,22 +236,33 @@ class NativeSegment:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """The outputs for inputs of the right shapes and dtype."""
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = _Frame(self._parts, self._inputs, self._outputs)
-        if self._is_staged:
-            for place, array in zip(frame.staged_inputs, arrays, strict=True):
-                place[...] = array
-            self._call(frame)
-            found = [place.copy() for place in frame.staged_outputs]
-        else:
-            inputs, outputs = frame.set_inputs(arrays), frame.set_outputs()
-            self._call(frame)
-            del inputs
-            found = frame.outputs(outputs)
+        frame = self._frame()
+        inputs, outputs = frame.set_inputs(arrays), frame.set_outputs()
+        self._call(frame)
+        del inputs
+        found = frame.outputs(outputs)
         self._frames.append(frame)
         return found
+
+    def run_one(self, x: Array) -> Array:
+        """The output for the input, where there is one of each; small ones take the shortest way."""
+        frame = self._frame()
+        if frame.staged is None:
+            self._frames.append(frame)
+            return self.run([x])[0]
+        place, found = frame.staged
+        place[...] = x
+        self._call(frame)
+        y = found.copy()
+        self._frames.append(frame)
+        return y
+
+    def _frame(self) -> _Frame:
+        """One that nobody uses."""
+        try:
+            return self._frames.pop()
+        except IndexError:
+            return _Frame(self._parts, self._inputs, self._outputs)
 
     def _call(self, frame: _Frame) -> None:
         arena = self._arenas.take()

@@ -17,12 +17,14 @@ from sparsec.ir import BATCH, Array, evaluate, symbols
 from sparsec.kernels import NATIVE, WeightStore
 from sparsec.ops import infer_types
 from sparsec.program import Program
-from sparsec.runtime.plan import Plan, PlannedStep, Planner, Profile, Run
+from sparsec.runtime.plan import Plan, PlannedStep, Planner, Profile, RunOne
 from sparsec.runtime.signature import Inputs, TensorInfo, arrange_inputs, bind_sizes, convert_inputs
 from sparsec.runtime.threads import BLAS_THREADS, blas_threads
 
 MAX_PLANS: Final = 8
 """The prepared plans that a model keeps, one for each set of input shapes; the one used longest ago goes first."""
+
+FLOAT32: Final = np.dtype(np.float32)
 
 Shapes = tuple[tuple[int, ...], ...]
 """The shapes of a model's inputs, in order."""
@@ -76,7 +78,7 @@ class Model:
         self._store = WeightStore(program.tensors)
         self._planner = Planner(graph, self._store, blas_threads(threads), threads or 1, tune=tune)
         self._plans: OrderedDict[Shapes, Plan] = OrderedDict()
-        self._direct: dict[tuple[int, ...], Run] = {}
+        self._direct: dict[tuple[int, ...], RunOne] = {}
         """By the shape of the only input, what gives the only output, where all is native: nothing else is left to do then."""
         self._reported: frozenset[str] = frozenset()
         self._lock = Lock()
@@ -98,8 +100,8 @@ class Model:
         """
         if type(x) is np.ndarray and batch_size is None:
             direct = self._direct.get(x.shape)
-            if direct is not None and x.dtype == np.float32 and not as_dict:
-                return direct([x])[0]
+            if direct is not None and x.dtype is FLOAT32 and not as_dict:
+                return direct(x)
         outputs = self.run(x, batch_size=batch_size)
         if as_dict:
             return {info.name: y for info, y in zip(self.outputs, outputs, strict=True)}

@@ -46,7 +46,7 @@ from sparsec.runtime.buffers import Buffers, Unit
 
 Slots = list[Any]
 
-Run = Callable[[Sequence[Array]], list[Array]]
+RunOne = Callable[[Array], Array]
 """The inputs in, the outputs out."""
 
 Measure = Callable[[Slots, int], tuple[list[float], float]]
@@ -118,7 +118,7 @@ class Plan:
         described: the steps, for summaries.
         missing: packages that are not installed and would have made it faster.
         native: whether every step runs in the native library.
-        direct: what gives the outputs for the inputs, where there is one input, one output and one step, which is native.
+        direct: what gives the output for the input, where there is one of each, and one step, which is native.
     """
 
     slots: int
@@ -127,7 +127,7 @@ class Plan:
     described: tuple[PlannedStep, ...]
     missing: frozenset[str]
     native: bool = False
-    direct: Run | None = None
+    direct: RunOne | None = None
 
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """The outputs for checked inputs."""
@@ -232,7 +232,7 @@ class Planner:
             missing.add(NATIVE)
         native = len(segments) == len(steps)
         single = native and len(steps) == len(outputs) == len(self._graph.inputs) == 1 and outputs[0][1] is False
-        direct = segments[0].run if single else None
+        direct = segments[0].run_one if single else None
         return Plan(len(slots), tuple(steps), outputs, tuple(described), frozenset(missing), native, direct)
 
     def _divide(self, types: Mapping[str, TensorType]) -> Division:
