@@ -130,12 +130,14 @@ def convolutions(draw):
 
 
 @needs_library
-@pytest.mark.parametrize("kernel", ["windows", "unrolled", "direct"])
+@pytest.mark.parametrize("kernel", ["windows", "unrolled", "direct", "sliding"])
 @many
 @given(data=st.data())
 def test_convolutions(kernel, isa, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     attrs, window, sizes = data.draw(convolutions())
+    if kernel == "sliding":
+        attrs["strides"] = (1, 1)
     samples, channels, rows = data.draw(st.sampled_from([1, 1, 2])), data.draw(st.integers(1, 9)), data.draw(st.integers(1, 20))
     weights = sparse(rng, (*window, channels, rows), data.draw(DENSITIES))
     x = rng.standard_normal((samples, *sizes, channels)).astype(np.float32)

@@ -221,6 +221,11 @@ class _Site:
                 yield self._choice(kernel, packed, counts, most, copied, label=f"{kernel}/{form}{tiling}")
         if kernel == "product":
             return
+        if self._step.window.strides == (1, 1):
+            counts = costs.sliding(self._step, matrix, cut, self._x, self._y, processor)
+            yield self._choice(
+                "sliding", self._packing(matrix, cut, self._y.samples * self._y.height), counts, label=f"sliding/{form}"
+            )
         for across in range(1, MOST_ACROSS + 1):
             if across == 1 or self._y.width > (across - 1) * processor.isa.lanes:
                 counts = costs.windows(self._step, matrix, cut, self._x, self._y, processor, across)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from math import ceil, gcd
 from typing import Final
 
-from sparsec.engine.steps import Planes, Step
+from sparsec.engine.steps import LINE, Planes, Step
 from sparsec.kernels.filters import group_height
 from sparsec.kernels.library import Isa, Slicing
 from sparsec.kernels.streams import Blocks
@@ -24,6 +24,9 @@ MAX_LINES: Final = 8
 
 COSTLY: Final = frozenset({"sigmoid", "tanh", "silu", "gelu", "gelu_tanh", "elu", "selu", "softplus", "exp", "log", "erf"})
 """The elementwise functions that take an exponential or a logarithm."""
+
+BAND_FLOATS: Final = 1 << 14
+"""The size of the panel and the sums of a band of ``sliding``; as in ``native/sliding.c``."""
 
 WAY_BYTES: Final = 4096
 """The addresses after which lines of the first-level cache share a set: a page, with few exceptions."""
@@ -42,6 +45,7 @@ class Coefficients:
         call: each step.
         multiply: each entry for each line of the output, in groups of one row.
         multiply_shared: each row of an entry for each line, in groups of four rows.
+        unaligned: each entry in groups of one row, for each line of ``sliding``, which are not aligned.
         multiply_dense: each row of ``direct`` for each column and line.
         visit: each entry for each tile.
         spill: each entry for each line, where what a block meets is not in the first-level cache.
@@ -73,6 +77,7 @@ class Coefficients:
     call: float
     multiply: float
     multiply_shared: float
+    unaligned: float
     multiply_dense: float
     visit: float
     spill: float
@@ -342,6 +347,54 @@ def windows(
     rows = tiles.count * matrix.channels * tiles.rows
     counts = _products(step, matrix, cut, x, y, of_matrix, processor)
     return counts | {_gathering(step): rows * tiles.row_lines, "row": rows}
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How ``sliding`` cuts its output; as ``cut_bands`` does in ``native/sliding.c``.
+
+    Attributes:
+        count: of the bands of all samples.
+        pitch: of a row of a panel.
+        rows: of positions in a band.
+        read: rows of the input in a panel.
+    """
+
+    count: int
+    pitch: int
+    rows: int
+    read: int
+
+    @classmethod
+    def of(cls, step: Step, y: Planes, matrix: Matrix, channels: int, lanes: int) -> Bands:
+        """Those of a step whose blocks have so many channels."""
+        window = step.window
+        reach = [(size - 1) * dilation for size, dilation in zip(window.size, window.dilations, strict=True)]
+        pitch, rows = y.width + reach[1], y.height
+        while rows > 1:
+            panel, sums = (rows + reach[0]) * pitch, ceil(((rows - 1) * pitch + y.width) / lanes) * lanes
+            if channels * (ceil(panel / LINE) + 1) * LINE + matrix.rows * sums <= BAND_FLOATS:
+                break
+            rows = (rows + 1) // 2
+        return cls(y.samples * ceil(y.height / rows), pitch, rows, rows + reach[0])
+
+
+def sliding(step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, processor: Processor) -> dict[str, float]:
+    """The counts of ``sliding``."""
+    lanes, width = processor.isa.lanes, matrix.width(cut)
+    bands = Bands.of(step, y, matrix, width, lanes)
+    lines = _lines((bands.rows - 1) * bands.pitch + y.width, processor.isa)
+    tiles = ceil(lines / _most_lines(matrix, processor.isa))
+    of_matrix = _Tiles(bands.count * tiles, lines / tiles, bands.read * bands.pitch * VALUE_BYTES / tiles)
+    counts = _products(step, matrix, cut, x, y, of_matrix, processor)
+    rows = bands.count * matrix.channels * bands.read
+    # Sums are copied once more, row of positions by row.
+    counts["finish"] += matrix.rows * y.samples * y.height * ceil(y.width / lanes)
+    if matrix.height == 1:
+        counts["unaligned"] = matrix.entries * bands.count * lines
+    if step.window.pads[1] == 0 and x.width == bands.pitch:
+        return counts | {"gather": rows * bands.pitch / lanes}
+    return counts | {"gather": rows * ceil(bands.pitch / lanes), "row": rows}
 
 
 def direct(step: Step, matrix: Matrix, x: Planes, y: Planes, processor: Processor) -> dict[str, float]:

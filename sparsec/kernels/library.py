@@ -82,7 +82,7 @@ OFF: Final = "none"
 KERNELS: Final = (
     *("product", "windows", "unrolled", "vector", "slices", "map", "load", "store", "flatten", "unflatten"),
     *("depthwise", "max_pool", "avg_pool", "reduce", "softmax", "normalise", "resize", "select", "recurrent"),
-    "direct",
+    *("direct", "sliding"),
 )
 """The kernels, in the order of ``SPARSEC_KERNELS``."""
 

@@ -1,10 +1,11 @@
 /*
  * Convolutions with a dense matrix and any window, which are best where there are few channels.
  *
- * A band of rows of positions of one sample is computed at a time. For it a panel is copied from x, [channels, input row, column
- * by phase]: columns of one phase lie together, so that what an element of the window meets in neighbouring positions does too,
- * and there are zeros where the window leaves the input. A tile is a few rows of the matrix for a few lines of the band. Its sums
- * are held in registers: what an element of the window meets is read once for all rows, and a weight once for all lines.
+ * A band of rows of positions of one sample is computed at a time. For it a panel is copied from x, [channels, input row,
+ * column by phase]: columns of one phase lie together, so that what an element of the window meets in neighbouring positions
+ * does too, and there are zeros where the window leaves the input. A tile is a few rows of the matrix for a few lines of the
+ * band. Its sums are held in registers: what an element of the window meets is read once for all rows, and a weight once for
+ * all lines.
  */
 #include "rows.h"
 

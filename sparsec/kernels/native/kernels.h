@@ -169,6 +169,7 @@ typedef struct {
  *              where panels are copied
  *   windows    a convolution; weights as in product, with a tap for each element of the window; options[0] is into how many
  *              tiles a row of positions is cut at least
+ *   sliding    a convolution without strides; weights as in windows
  *   direct     a convolution; weights is one sparsec_filters, of at most 6 rows in a group where there are 16 registers
  *   unrolled   a convolution; weights as in windows, options as in product
  *              (neither this nor product computes values with one position)
@@ -210,7 +211,8 @@ typedef struct {
     X(resize) \
     X(select) \
     X(recurrent) \
-    X(direct)
+    X(direct) \
+    X(sliding)
 
 enum {
 #define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,

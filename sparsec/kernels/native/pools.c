@@ -280,7 +280,9 @@ INLINE vec join_lanes(const int greatest, const int rows, const float *from, int
         return joint;
     }
     vec joint = load_lanes(from, lanes_of(0, (int)room));
-    for (int k = 1; k < rows; k++) joint = joined(greatest, joint, load_lanes(from + k * step, lanes_of(0, (int)(room - k * step))));
+    for (int k = 1; k < rows; k++) {
+        joint = joined(greatest, joint, load_lanes(from + k * step, lanes_of(0, (int)(room - k * step))));
+    }
     return joint;
 }
 

@@ -1,0 +1,162 @@
+/*
+ * Convolutions with a sparse matrix and any window without strides, where so few rows meet each column that copies in which
+ * they would find it aligned do not pay.
+ *
+ * A band of rows of positions of one sample is computed at a time. Its panel is a copy of the rows of x that it reads, with
+ * zeros where the window leaves the input. Positions are taken in turn without regard to where rows end, in rows as wide as
+ * those of the panel: then what an element of the window meets is a constant distance away. The sums of what lies between two
+ * rows of positions mean nothing, and are left out where sums are copied to y.
+ */
+#include "block.h"
+#include "rows.h"
+
+enum { BAND_FLOATS = 1 << 14 }; /* of the panel and the sums of a band, where a single row allows it */
+
+typedef struct {
+    int pitch;      /* floats from a row of the panel to the next */
+    int rows, lines; /* of positions in a band, and the lines that these take */
+    ptrdiff_t channel_pitch;
+    float *panel, *sums;
+    int32_t *offsets;
+    int64_t bytes;
+} sliding_plan;
+
+/* The input rows that so many rows of positions read. */
+INLINE int rows_read(const sparsec_window *w, int rows) { return rows + (w->height - 1) * w->dilation_height; }
+
+static void cut_bands(sliding_plan *p, const sparsec_step *s, int widest, int most_rows) {
+    const sparsec_window *w = &s->window;
+    p->pitch = s->y.width + (w->width - 1) * w->dilation_width;
+    for (p->rows = s->y.height;; p->rows = (p->rows + 1) / 2) {
+        p->lines = (int)round_up((p->rows - 1) * p->pitch + s->y.width, LANES) / LANES;
+        p->channel_pitch = round_up(rows_read(w, p->rows) * p->pitch, LINE) + LINE;
+        if (p->rows == 1 || widest * p->channel_pitch + (int64_t)most_rows * p->lines * LANES <= BAND_FLOATS) return;
+    }
+}
+
+static sliding_plan plan_sliding(const sparsec_step *s, void *scratch) {
+    sliding_plan p;
+    const sparsec_matrix *pieces = s->weights;
+    int widest = 0, most_rows = 0;
+    for (int i = 0; i < s->pieces; i++) {
+        widest = most(widest, widest_block(pieces + i));
+        most_rows = most(most_rows, pieces[i].rows);
+    }
+    cut_bands(&p, s, widest, most_rows);
+    arena from = {scratch, 0};
+    p.offsets = take(&from, sizeof(int32_t) * widest * pieces->taps);
+    p.panel = take(&from, sizeof(float) * (widest * p.channel_pitch + LINE));
+    p.sums = take(&from, sizeof(float) * ((int64_t)most_rows * p.lines * LANES + LINE));
+    p.bytes = from.used;
+    return p;
+}
+
+int64_t SIZE(sliding)(const sparsec_step *s) { return plan_sliding(s, NULL).bytes; }
+
+static void find_offsets(const sliding_plan *p, const sparsec_step *s, int channels) {
+    const sparsec_window w = s->window;
+    int32_t *offset = p->offsets;
+    for (int channel = 0; channel < channels; channel++) {
+        for (int i = 0; i < w.height; i++) {
+            const ptrdiff_t place = channel * p->channel_pitch + (ptrdiff_t)i * w.dilation_height * p->pitch;
+            for (int j = 0; j < w.width; j++) *offset++ = (int32_t)((place + j * w.dilation_width) * (ptrdiff_t)sizeof(float));
+        }
+    }
+}
+
+/* The panel of channels first <= c < stop for the band that begins at `row`; what is written beyond a row is overwritten. */
+static void make_panel(const sliding_plan *p, const sparsec_step *s, const float *x, int first, int stop, int row, int rows) {
+    const sparsec_window *w = &s->window;
+    const int top = row - w->pad_height, read = rows_read(w, rows), height = s->x.height, width = s->x.width, pitch = p->pitch;
+    const int whole = w->pad_width == 0 && width == pitch && top >= 0 && top + read <= height;
+    for (int channel = first; channel < stop; channel++) {
+        const float *from = x + channel * s->x.pitch + (ptrdiff_t)top * width;
+        float *to = p->panel + (channel - first) * p->channel_pitch;
+        if (whole) {
+            copy_row(1, 1, to, from, 0, read * width, read * width);
+            continue;
+        }
+        for (int at = top; at < top + read; at++, from += width, to += pitch) {
+            if (at < 0 || at >= height) clear_row(to, pitch);
+            else copy_row(1, 1, to, from, -w->pad_width, width, pitch);
+        }
+    }
+}
+
+/*
+ * Copies the sums of a band to y, with the residual and the clamp. Rows of positions are written in whole vectors where what
+ * that overwrites is computed later: before row `stop`, if no residual is there still to be read.
+ */
+static void copy_sums(
+    const sliding_plan *p, const sparsec_step *s, const float *residual, float *y, int rows, int row, int count, int stop
+) {
+    const vec low = splat(s->low), high = splat(s->high);
+    const int width = s->y.width, end = residual ? 0 : stop * width;
+    for (int i = 0; i < rows; i++) {
+        const float *from = p->sums + (ptrdiff_t)i * p->lines * LANES;
+        for (int r = row; r < row + count; r++, from += p->pitch) {
+            for (int column = 0; column < width; column += LANES) {
+                const ptrdiff_t place = (ptrdiff_t)r * width + column;
+                vec value = load(from + column);
+                if (place + LANES <= end) {
+                    store(y + i * s->y.pitch + place, vclamp(value, low, high));
+                    continue;
+                }
+                const lanes which = lanes_of(0, width - column);
+                if (residual) value += load_lanes(residual + i * s->residual.pitch + place, which);
+                store_lanes(y + i * s->y.pitch + place, vclamp(value, low, high), which);
+            }
+        }
+    }
+}
+
+/* The sums of the band whose panels begin at `row`. */
+static void add_band(
+    const sliding_plan *p, const sparsec_step *s, const sparsec_matrix *m, const float *x, const float *bias, int row, int rows
+) {
+    const int count = (rows - 1) * p->pitch + s->y.width, lines = (int)round_up(count, LANES) / LANES;
+    const int tiles = (lines + most_lines(m) - 1) / most_lines(m);
+    target t = {.offsets = p->offsets, .bias = bias, .rows = m->rows};
+    t.pitch = t.out_pitch = (ptrdiff_t)p->lines * LANES;
+    t.low = -__builtin_inff(), t.high = __builtin_inff();
+    cursor at = begin(m);
+    for (int b = 0; b < m->blocks; b++) {
+        make_panel(p, s, x, m->starts[b], m->starts[b + 1], row, rows);
+        t.first = b == 0;
+        t.last = b == m->blocks - 1;
+        cursor next = at;
+        for (int tile = 0; tile < tiles; tile++) {
+            const int from = lines * tile / tiles, wide = lines * (tile + 1) / tiles - from;
+            const int halved = HALVES && count - from * LANES <= wide * LANES - LANES / 2;
+            t.panel = (const char *)(p->panel + from * LANES);
+            t.sums = t.out = p->sums + from * LANES;
+            next = add_block(m, wide, halved, at, b, &t);
+        }
+        at = next;
+    }
+}
+
+void NAME(sliding)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
+    const sliding_plan p = plan_sliding(s, scratch);
+    const sparsec_matrix *pieces = s->weights;
+    const int height = s->y.height, width = s->y.width;
+    const portion work = portion_of(s, (int64_t)s->y.samples * height, part, parts);
+    int64_t first = 0;
+    for (int i = 0; i < work.pieces; first += pieces[i++].rows) {
+        if (i < work.piece) continue;
+        const sparsec_matrix *m = pieces + i;
+        find_offsets(&p, s, widest_block(m));
+        for (int64_t at = work.tile; at < work.tiles;) {
+            const int64_t sample = at / height, begin = sample * height * width;
+            const int row = (int)(at % height), stop = (int)(work.tiles - at < height - row ? row + work.tiles - at : height);
+            const int rows = least(p.rows, stop - row);
+            const float *x = row_of(&s->x, memory, 0) + (ptrdiff_t)sample * s->x.height * s->x.width;
+            const float *residual = s->residual.base >= 0 ? row_of(&s->residual, memory, first) + begin : NULL;
+            add_band(&p, s, m, x, s->bias ? s->bias + first : NULL, row, rows);
+            copy_sums(&p, s, residual, row_of(&s->y, memory, first) + begin, m->rows, row, rows, stop);
+            const int64_t done = begin + (int64_t)row * width;
+            for (int r = 0; s->posts && r < m->rows; r++) NAME(post)(s, memory, first + r, done, (int64_t)rows * width);
+            at += rows;
+        }
+    }
+}
