@@ -44,6 +44,10 @@ void NAME(flatten)(const sparsec_step *s, float *const *memory, void *scratch, i
     (void)scratch;
     const int64_t channels = s->x.channels, plane = (int64_t)s->x.height * s->x.width, samples = s->x.samples;
     const int64_t begin = share(channels, part, parts), end = share(channels, part + 1, parts);
+    if (s->y.pitch == 1) {
+        transpose(row_of(&s->x, memory, begin), s->x.pitch, row_of(&s->y, memory, begin), channels, end - begin, plane);
+        return;
+    }
     for (int64_t c = begin; c < end; c++) {
         const float *x = row_of(&s->x, memory, c);
         for (int64_t p = 0; p < plane; p++) {
