@@ -18,7 +18,7 @@ NATIVE: Final = "native library"
 VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
-ABI: Final = 6
+ABI: Final = 7
 
 FOLDER: Final = "SPARSEC_NATIVE"
 """The environment variable that names another folder with the library, such as one built for a sanitizer."""
@@ -69,7 +69,15 @@ class Isa:
 
 
 ISAS: Final = (
-    Isa("avx512", 4, 16, lines=(8, 6), filters=8, halves=True, slicings=(FEW, Slicing("narrow", 16, 64, 4), Slicing("wide", 16, 128, 4))),
+    Isa(
+        "avx512",
+        4,
+        16,
+        lines=(8, 6),
+        filters=8,
+        halves=True,
+        slicings=(FEW, Slicing("narrow", 16, 64, 4), Slicing("wide", 16, 128, 4)),
+    ),
     Isa("avx2", 2, 8, slicings=(FEW, Slicing("narrow", 8, 16, 1), Slicing("wide", 8, 32, 1))),
     Isa("neon", 8, 4, filters=8),
     Isa("baseline", 1, 4),
