@@ -44,25 +44,39 @@ INLINE vec scaled(vec v, vec n) {
 /* a / b, for b in [1, 2]: a division takes as long as many multiplications. */
 INLINE vec quotient(vec a, vec b) {
 #if SPARSEC_BYTES == 64
-    const vec rough = (vec)_mm512_rcp14_ps((__m512)b), inverse = rough * (2.0f - b * rough), near = a * inverse;
+    const vec inverse = (vec)_mm512_rcp14_ps((__m512)b), near = a * inverse;
     return near + inverse * (a - b * near);
 #else
     return a / b;
 #endif
 }
 
-/* exp(v): v = n log(2) + r, and a polynomial in r (Cephes, expf). */
+/*
+ * exp(r) - 1, where v = n log(2) + r, and log(2) is taken in two parts (Cody and Waite 1980). The polynomial has the least greatest
+ * error that its degree allows, 3e-9 of exp(r).
+ */
+INLINE vec reduced_exponential(vec v, vec *n) {
+    *n = nearest(v * 1.44269504088896341f);
+    const vec r = (v - *n * 0.693359375f) + *n * 2.12194440e-4f;
+    vec p = splat(1.381454291e-03f);
+    p = p * r + 8.368748240e-03f;
+    p = p * r + 4.166839272e-02f;
+    p = p * r + 1.666651964e-01f;
+    p = p * r + 4.999999404e-01f;
+    return p * r * r + r;
+}
+
 INLINE vec exponential(vec v) {
-    v = vclamp(v, splat(-104.0f), splat(89.0f));
-    const vec n = nearest(v * 1.44269504088896341f);
-    const vec r = (v - n * 0.693359375f) + n * 2.12194440e-4f;
-    vec p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    return scaled(p * r * r + r + 1.0f, n);
+    vec n;
+    const vec less_one = reduced_exponential(vclamp(v, splat(-104.0f), splat(89.0f)), &n);
+    return scaled(less_one + 1.0f, n);
+}
+
+/* exp(v) - 1, for v <= 0: 2^n (exp(r) - 1) + (2^n - 1), which loses nothing where v is small. */
+INLINE vec exponential_less_one(vec v) {
+    vec n;
+    const vec less_one = reduced_exponential(vmax(splat(-104.0f), v), &n), scale = scaled(splat(1.0f), n);
+    return less_one * scale + (scale - 1.0f);
 }
 
 /* log(v): v = 2^n m with m near 1, and a polynomial in m - 1 (Cephes, logf). */
@@ -94,22 +108,10 @@ INLINE vec logistic(vec v) {
     return quotient(choose(v < 0.0f, e, splat(1.0f)), 1.0f + e);
 }
 
-/* tanh(v): a polynomial where v is small (Cephes, tanhf), else from exp(-2 |v|). */
+/* tanh(v) = (1 - e) / (1 + e) with e = exp(-2 |v|). */
 INLINE vec hyperbolic(vec v) {
-    const vec z = v * v, size = absolute(v);
-    vec p = splat(-5.70498872745e-3f);
-    p = p * z + 2.06390887954e-2f;
-    p = p * z - 5.37397155531e-2f;
-    p = p * z + 1.33314422036e-1f;
-    p = p * z - 3.33332819422e-1f;
-    const vec e = exponential(-(size + size)), large = signed_as(quotient(1.0f - e, 1.0f + e), v);
-    return choose(size < 0.625f, p * z * v + v, large);
-}
-
-/* exp(v) - 1: tanh(v / 2) loses nothing where v is small. */
-INLINE vec exponential_less_one(vec v) {
-    const vec t = hyperbolic(v * 0.5f);
-    return choose(absolute(v) < 0.6f, 2.0f * t / (1.0f - t), exponential(v) - 1.0f);
+    const vec less = exponential_less_one(-2.0f * absolute(v));
+    return signed_as(absolute(quotient(less, 2.0f + less)), v);
 }
 
 /* 1 - erf(size), for size >= 0: exp(-size^2) times a polynomial in t = 1 / (1 + size / 2), whose own error is 4e-8. */
