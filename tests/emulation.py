@@ -23,7 +23,7 @@ import pytest
 from native_builds import ROOT, build
 
 from sparsec.kernels import library
-from sparsec.kernels.library import KERNELS, Filters, Library, Matrix, Plan, Post, Slices, Status, Step
+from sparsec.kernels.library import KERNELS, Call, Filters, Library, Matrix, Plan, Post, Slices, Status, Step
 
 NEON = next(isa for isa in library.ISAS if isa.name == "neon")
 COMPILER = "aarch64-linux-gnu-gcc"
@@ -181,11 +181,6 @@ def _runs(m):
     return sum(a * b for a, b in zip(pairs[::2], pairs[1::2], strict=True)), sum(pairs[1::2]), runs
 
 
-def _array(kind, given, count):
-    """An array, given itself or by its address."""
-    return (kind * count).from_address(given) if isinstance(given, int) else given
-
-
 def _values(step):
     """The values of a step, and whether each is channels last."""
     kernel = KERNELS[step.kernel]
@@ -240,10 +235,12 @@ class _Driver:
         image = _Image()
         return struct.unpack("<q", self._ask(image, 8, step=image.steps([Step.from_address(address)])))[0]
 
-    def run(self, address, bases, advance, times, pool):
+    def run(self, address):
         """As ``sparsec_run``; a pool is how many threads it has."""
-        plan, image = Plan.from_address(address), _Image()
-        bases, advance = _array(ctypes.c_void_p, bases, plan.memories), _array(ctypes.c_int64, advance, plan.memories)
+        call = Call.from_address(address)
+        plan, image, times = Plan.from_address(call.plan), _Image(), call.times
+        bases = (ctypes.c_void_p * plan.memories).from_address(call.memory)
+        advance = (ctypes.c_int64 * plan.memories).from_address(call.advance)
         steps = (Step * plan.steps).from_address(plan.step)
         at = image.place(bytes(plan))
         image.link(at + Plan.step.offset, image.steps(steps))
@@ -260,7 +257,7 @@ class _Driver:
         places = {i: image.copy(bases[i], sizes[i], 1) for i in reversed(range(plan.memories))}
         for i, place in places.items():
             image.link(memory + 8 * i, place)
-        threads, results = pool or 1, min(places.values())
+        threads, results = call.pool or 1, min(places.values())
         content = self._ask(
             image,
             len(image.content) - results,

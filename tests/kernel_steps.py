@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sparsec.kernels import library
-from sparsec.kernels.library import FUNCTIONS, KERNELS, OPERANDS, Plan, Post, Step, Value, Window
+from sparsec.kernels.library import FUNCTIONS, KERNELS, OPERANDS, Call, Plan, Post, Step, Value, Window
 
 
 def pitch_of(positions):
@@ -126,6 +126,7 @@ def run_step(
     array = memory.array(scratch * threads)
     plan = Plan(1, 1, ctypes.addressof(step), found.kernels, memory.size * 4, scratch)
     bases, advance = (ctypes.c_void_p * 1)(array.ctypes.data), (ctypes.c_int64 * 1)(0)
-    found.run(ctypes.addressof(plan), bases, advance, 1, pool)
+    call = Call(ctypes.addressof(plan), ctypes.addressof(bases), ctypes.addressof(advance), 1, pool)
+    found.run(ctypes.addressof(call))
     found.free_pool(pool)
     return read(array, step.y)

@@ -290,7 +290,7 @@ def test_without_the_library_numpy_and_scipy_run_and_it_is_said(content, tmp_pat
     assert "not installed, and would make it faster: native library" in model.summary(64)
 
 
-MIRRORED = ("Value", "Window", "Matrix", "Filters", "Slices", "Post", "Step", "Plan")
+MIRRORED = ("Value", "Window", "Matrix", "Filters", "Slices", "Post", "Step", "Plan", "Call")
 
 
 def test_python_mirrors_the_header():
@@ -307,7 +307,7 @@ def test_python_mirrors_the_header():
         fields = []
         for constant, kind, names in re.findall(r"(const )?(\w+) ([^;]+);", declared[name.lower()]):
             for item in names.split(","):
-                label, _, size = item.strip(" *\n").partition("[")
-                type_ = ctypes.c_void_p if constant else kinds[kind]
+                label, _, size = item.rpartition("*")[2].strip().partition("[")
+                type_ = ctypes.c_void_p if constant or "*" in item else kinds[kind]
                 fields.append((label, type_ * int(size[:-1]) if size else type_))
         assert fields == list(getattr(library, name)._fields_), name

@@ -18,7 +18,7 @@ from sparsec.engine.segments import Segment
 from sparsec.engine.translate import translate
 from sparsec.ir import ABSENT, Array, TensorType
 from sparsec.kernels import WeightStore
-from sparsec.kernels.library import Library
+from sparsec.kernels.library import Call, Library
 
 PART_BYTES: Final = 1 << 23
 """About so much may the largest step of a part read and write: what a core keeps in its caches."""
@@ -39,13 +39,19 @@ class Arena:
     Args:
         found: the library.
         threads: how many.
+
+    Attributes:
+        pool: the threads; ``None`` where there is but one.
+        buffer: in which the memory lies; another one where more was reserved.
+        address: of the memory.
+        nbytes: of it.
     """
 
     def __init__(self, found: Library, threads: int) -> None:
         self._library = found
         self._process = os.getpid()
         self.pool = found.new_pool(threads)
-        self._buffer: Array = np.zeros(0, np.uint8)
+        self.buffer: Array = np.zeros(0, np.uint8)
         self.address = 0
         self.nbytes = 0
 
@@ -53,8 +59,8 @@ class Arena:
         """Have at least so many bytes."""
         if self.nbytes < nbytes:
             # Zeros, since what stands between rows is computed with, and denormal numbers take long.
-            self._buffer = np.zeros(nbytes + LINE_BYTES, np.uint8)
-            self.address = -(-self._buffer.ctypes.data // LINE_BYTES) * LINE_BYTES
+            self.buffer = np.zeros(nbytes + LINE_BYTES, np.uint8)
+            self.address = -(-self.buffer.ctypes.data // LINE_BYTES) * LINE_BYTES
             self.nbytes = nbytes
 
     @property
@@ -119,17 +125,20 @@ class _Frame:
         outputs: the shapes of the outputs.
 
     Attributes:
-        calls: for each part, the address of every memory, and what the library is called with, but for the pool.
+        calls: for each part, the address of what the library is called with.
+        bound: the buffer of the arena with which it is called.
         staged: the places of the first input and the first output, where both are small.
     """
 
     def __init__(self, parts: Sequence[_Part], inputs: Sequence[Shape], outputs: Sequence[Shape]) -> None:
         self._starts = [part.starts for part in parts]
         self._memories: list[Any] = [(ctypes.c_void_p * part.plan.memories)() for part in parts]
-        self.calls = [
-            (memory, (part.plan.address, ctypes.addressof(memory), ctypes.addressof(part.advance), part.times))
+        self._calls = [
+            Call(part.plan.address, ctypes.addressof(memory), ctypes.addressof(part.advance), part.times)
             for part, memory in zip(parts, self._memories, strict=True)
         ]
+        self.calls = [ctypes.addressof(call) for call in self._calls]
+        self.bound: Array | None = None
         self._inputs = [self._stage(number, shape) for number, shape in enumerate(inputs)]
         self._shapes = outputs
         self._outputs = [self._stage(number, shape) for number, shape in enumerate(outputs, start=len(inputs))]
@@ -146,6 +155,12 @@ class _Frame:
     def _point(self, number: int, address: int) -> None:
         for memory, starts in zip(self._memories, self._starts, strict=True):
             memory[number + 1] = address + starts[number]
+
+    def bind(self, arena: Arena) -> None:
+        """Call the library with an arena from now on."""
+        self.bound = arena.buffer
+        for memory, call in zip(self._memories, self._calls, strict=True):
+            memory[0], call.pool = arena.address, arena.pool
 
     def set_inputs(self, arrays: Sequence[Array]) -> list[Array]:
         """Take the inputs of a call; what is returned has to live as long as it lasts."""
@@ -199,6 +214,7 @@ class NativeSegment:
         choose: Chooser,
     ) -> None:
         self._arenas = arenas
+        self._run = arenas.library.run
         types = types_for(samples)
         self._frames: deque[_Frame] = deque()
         self._inputs = [_shape(types[name]) for name in segment.inputs]
@@ -268,9 +284,10 @@ class NativeSegment:
         arena = self._arenas.take()
         if arena.nbytes < self._nbytes:
             arena.reserve(self._nbytes)
-        for memory, arguments in frame.calls:
-            memory[0] = arena.address
-            self._arenas.library.run(*arguments, arena.pool)
+        if frame.bound is not arena.buffer:
+            frame.bind(arena)
+        for call in frame.calls:
+            self._run(call)
         self._arenas.give_back(arena)
 
 

@@ -177,6 +177,16 @@ class Plan(ctypes.Structure):
     ]
 
 
+class Call(ctypes.Structure):
+    """``sparsec_call``."""
+
+    _fields_ = [
+        *((name, POINTER) for name in ("plan", "memory", "advance")),
+        ("times", _LONG),
+        ("pool", POINTER),
+    ]
+
+
 class CompressedRows(ctypes.Structure):
     """``sparsec_packing``."""
 
@@ -229,7 +239,7 @@ class Library:
     path: Path
     isa: Isa
     kernels: int
-    run: Callable[..., None]
+    run: Callable[[int], None]
     scratch: Callable[..., int]
     new_pool: Callable[[int], int | None]
     free_pool: Callable[[int], None]
@@ -348,7 +358,7 @@ def _checked(library: Any, name: str, arguments: int) -> Callable[..., None]:
 def _bind(library: Any, isa: Isa) -> Library:
     signatures: dict[str, tuple[list[Any], Any]] = {
         "kernels": ([_INT], POINTER),
-        "run": ([POINTER, POINTER, POINTER, _LONG, POINTER], None),
+        "run": ([POINTER], None),
         "scratch": ([POINTER, POINTER], _LONG),
         "pool_new": ([_INT], POINTER),
         "pool_free": ([POINTER], None),

@@ -8,14 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct sparsec_pool sparsec_pool;
 int32_t sparsec_abi(void);
 int32_t sparsec_isas(void);
 const sparsec_kernel *sparsec_kernels(int32_t isa);
 int64_t sparsec_scratch(const sparsec_kernel *kernels, const sparsec_step *step);
 sparsec_pool *sparsec_pool_new(int32_t threads);
 void sparsec_pool_free(sparsec_pool *pool);
-void sparsec_run(const sparsec_plan *plan, float *const *memory, const int64_t *advance, int64_t times, sparsec_pool *pool);
+void sparsec_run(const sparsec_call *c);
 
 enum { ALIGNMENT = 64 };
 
@@ -62,7 +61,8 @@ static void run(const request *r, const sparsec_kernel *kernels, char *image) {
     sparsec_plan *plan = (sparsec_plan *)(image + r->plan);
     plan->kernels = kernels;
     sparsec_pool *pool = sparsec_pool_new((int32_t)r->threads);
-    sparsec_run(plan, (float *const *)(image + r->memory), (const int64_t *)(image + r->advance), r->times, pool);
+    float *const *memory = (float *const *)(image + r->memory);
+    sparsec_run(&(sparsec_call){plan, memory, (const int64_t *)(image + r->advance), r->times, pool});
     sparsec_pool_free(pool);
     answer(image + r->results, r->bytes - r->results);
 }

@@ -240,4 +240,15 @@ typedef struct {
     int64_t scratch; /* bytes that each thread takes behind them, a multiple of 64 */
 } sparsec_plan;
 
+typedef struct sparsec_pool sparsec_pool;
+
+/* A plan that is run `times` times; after each, memory i moves on by advance[i] floats. A pool runs it in several threads. */
+typedef struct {
+    const sparsec_plan *plan;
+    float *const *memory;
+    const int64_t *advance;
+    int64_t times;
+    sparsec_pool *pool;
+} sparsec_call;
+
 #endif

@@ -16,20 +16,12 @@ enum {
     SPINS = 1 << 14 /* how often a thread looks before it sleeps: some 20 microseconds */
 };
 
-/* The work of one call. */
-typedef struct {
-    const sparsec_plan *plan;
-    float *const *memory;
-    const int64_t *advance;
-    int64_t times;
-} call;
-
-static void run_step(const call *c, const sparsec_step *s, float *const *memory, int part, int parts, int thread) {
+static void run_step(const sparsec_call *c, const sparsec_step *s, float *const *memory, int part, int parts, int thread) {
     char *scratch = (char *)memory[0] + c->plan->arena + thread * c->plan->scratch;
     c->plan->kernels[s->kernel].run(s, memory, scratch, part, parts);
 }
 
-static void run_alone(const call *c) {
+static void run_alone(const sparsec_call *c) {
     float *memory[MEMORIES];
     for (int i = 0; i < c->plan->memories; i++) memory[i] = c->memory[i];
     for (int64_t n = 0; n < c->times; n++) {
@@ -50,9 +42,9 @@ typedef struct {
  * all threads were there: one that the system lets wait holds up the others only if it has taken a part. Into which parts a step is
  * divided depends on the number of threads alone, so that results do not depend on who computes them.
  */
-typedef struct sparsec_pool {
+struct sparsec_pool {
     int threads;
-    call work;
+    sparsec_call work;
     lot *lots;                 /* of each thread */
     _Alignas(64) atomic_int done; /* parts of the current step */
     atomic_int calls, open, stop; /* how many calls there were so far; whether one is under way */
@@ -63,7 +55,7 @@ typedef struct sparsec_pool {
         int number;
         pthread_t thread;
     } *workers;
-} sparsec_pool;
+};
 
 static void pause_spinning(int spun) {
 #if defined(__SSE2__)
@@ -88,7 +80,7 @@ static int run_lot(sparsec_pool *pool, int owner, int thread, int most, uint64_t
         if (part >= PARTS) return count;
         *step = taken >> 32;
         /* The call stays what it is until this part is done. */
-        const call *c = &pool->work;
+        const sparsec_call *c = &pool->work;
         float *memory[MEMORIES];
         const int64_t n = (int64_t)(*step / c->plan->steps);
         for (int i = 0; i < c->plan->memories; i++) memory[i] = c->memory[i] + n * c->advance[i];
@@ -180,7 +172,7 @@ SPARSEC_API sparsec_pool *sparsec_pool_new(int32_t threads) {
 
 SPARSEC_API int32_t sparsec_pool_threads(const sparsec_pool *pool) { return pool ? pool->threads : 1; }
 
-static void run_together(sparsec_pool *pool, const call *c) {
+static void run_together(sparsec_pool *pool, const sparsec_call *c) {
     if (c->times == 0 || c->plan->steps == 0) return;
     pool->work = *c;
     /* Workers that have not left the call before may begin, and end, with the first lot. */
@@ -192,29 +184,22 @@ static void run_together(sparsec_pool *pool, const call *c) {
 
 #else
 
-typedef struct sparsec_pool sparsec_pool;
 SPARSEC_API sparsec_pool *sparsec_pool_new(int32_t threads) { return (void)threads, NULL; }
 SPARSEC_API void sparsec_pool_free(sparsec_pool *pool) { (void)pool; }
 SPARSEC_API int32_t sparsec_pool_threads(const sparsec_pool *pool) { return (void)pool, 1; }
-static void run_together(sparsec_pool *pool, const call *c) { (void)pool, run_alone(c); }
+static void run_together(sparsec_pool *pool, const sparsec_call *c) { (void)pool, run_alone(c); }
 
 #endif
 
-/*
- * Runs a plan `times` times; after each, memory i moves on by advance[i] floats. The pool, if any, runs nothing else meanwhile,
- * and the arena has scratch memory for all its threads.
- */
-SPARSEC_API void sparsec_run(
-    const sparsec_plan *plan, float *const *memory, const int64_t *advance, int64_t times, sparsec_pool *pool
-) {
-    const call c = {plan, memory, advance, times};
-    if (pool) run_together(pool, &c);
-    else run_alone(&c);
+/* Runs a plan. The pool, if any, runs nothing else meanwhile, and the arena has scratch memory for all its threads. */
+SPARSEC_API void sparsec_run(const sparsec_call *c) {
+    if (c->pool) run_together(c->pool, c);
+    else run_alone(c);
 }
 
 /* Runs a plan once, in one thread, and adds to nanoseconds[i] how long step i took. */
 SPARSEC_API void sparsec_profile(const sparsec_plan *plan, float *const *memory, int64_t *nanoseconds) {
-    const call c = {plan, memory, NULL, 1};
+    const sparsec_call c = {plan, memory, NULL, 1, NULL};
     for (int i = 0; i < plan->steps; i++) {
         struct timespec from, to;
         timespec_get(&from, TIME_UTC);
