@@ -42,7 +42,8 @@ static direct_plan plan_direct(const sparsec_step *s, void *scratch) {
     const sparsec_window *w = &s->window;
     const int furthest = (w->width - 1) * w->dilation_width / w->stride_width;
     p.across = (s->y.width + LANES - 1) / LANES;
-    p.phase_pitch = round_up(p.across * LANES + furthest, LANES);
+    /* What lines meet beyond their positions means nothing, and may be of the next phase. */
+    p.phase_pitch = round_up(s->y.width + furthest, LANES);
     p.row_pitch = p.phase_pitch * w->stride_width;
     p.rows = s->y.height;
     while (p.rows > 1 && f->channels * rows_read(w, p.rows) * p.row_pitch > PANEL_FLOATS) p.rows = (p.rows + 1) / 2;
@@ -61,13 +62,14 @@ int64_t SIZE(direct)(const sparsec_step *s) { return plan_direct(s, NULL).bytes;
 static void find_offsets(const direct_plan *p, const sparsec_step *s) {
     const sparsec_filters *f = s->weights;
     const sparsec_window *w = &s->window;
+    const int channels = f->channels, height = w->height, width = w->width, stride = w->stride_width, apart = w->dilation_width;
     int32_t *offset = p->offsets;
-    for (int i = 0; i < w->height; i++) {
-        for (int j = 0; j < w->width; j++) {
-            const int column = j * w->dilation_width;
-            const ptrdiff_t place = i * w->dilation_height * p->row_pitch + column % w->stride_width * p->phase_pitch +
-                                    column / w->stride_width;
-            for (int channel = 0; channel < f->channels; channel++) *offset++ = (int32_t)(place + channel * p->channel_pitch);
+    for (int i = 0; i < height; i++) {
+        const ptrdiff_t of_row = i * w->dilation_height * p->row_pitch;
+        for (int j = 0, phase = 0, column = 0; j < width; j++, phase += apart) {
+            for (; phase >= stride; phase -= stride) column++;
+            const ptrdiff_t place = of_row + phase * p->phase_pitch + column;
+            for (int channel = 0; channel < channels; channel++) *offset++ = (int32_t)(place + channel * p->channel_pitch);
         }
     }
 }
@@ -105,12 +107,16 @@ static void make_panel(const direct_plan *p, const sparsec_step *s, const float 
  * after them: before row `stop`, if no residual is there still to be read.
  */
 static void find_lines(const direct_plan *p, const sparsec_step *s, int row, int rows, int stop) {
-    const int end = s->residual.base < 0 ? stop * s->y.width : 0;
-    for (int i = 0, n = 0; i < rows; i++) {
-        for (int j = 0; j < p->across; j++, n++) {
-            const int column = j * LANES, place = (row + i) * s->y.width + column;
-            p->lines[n] = (int32_t)(i * s->window.stride_height * p->row_pitch + column);
-            p->places[n] = (line_place){place, lanes_of(0, place + LANES <= end ? LANES : s->y.width - column)};
+    const int width = s->y.width, across = p->across, end = s->residual.base < 0 ? stop * width : 0;
+    const ptrdiff_t down = s->window.stride_height * p->row_pitch;
+    const lanes all = lanes_of(0, LANES), rest = lanes_of(0, width - (across - 1) * LANES);
+    int32_t *line = p->lines;
+    line_place *to = p->places;
+    for (int i = 0; i < rows; i++) {
+        for (int j = 0; j < across; j++, line++, to++) {
+            to->place = (row + i) * width + j * LANES;
+            to->which = j < across - 1 || to->place + LANES <= end ? all : rest;
+            *line = (int32_t)(i * down + j * LANES);
         }
     }
 }

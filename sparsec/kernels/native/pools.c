@@ -270,41 +270,48 @@ static int is_paired(const sparsec_step *s) {
            2 * s->y.width <= s->x.width && lowest < s->x.height;
 }
 
-/* Rows made one: lanes i < LANES of what begins at `from`, of which there are `room` floats before the end of the memory. */
-INLINE vec join_lanes(const int greatest, const int rows, const float *from, int64_t step, int64_t room) {
-    const int64_t below = (rows - 1) * step;
-    if (below + LANES <= room) {
-        vec joint = load(from);
+/* Rows made one: lanes i < LANES of what begins at `from`, where so many floats are the row's. */
+INLINE vec join_lanes(const int greatest, const int rows, const float *from, int64_t step, int count) {
+    const lanes which = lanes_of(0, count);
+    vec joint = load_lanes(from, which);
+    for (int k = 1; k < rows; k++) joint = joined(greatest, joint, load_lanes(from + k * step, which));
+    return joint;
+}
+
+INLINE vec join_whole(const int greatest, const int rows, const float *from, int64_t step) {
+    vec joint = load(from);
 #pragma GCC unroll 4
-        for (int k = 1; k < rows; k++) joint = joined(greatest, joint, load(from + k * step));
-        return joint;
-    }
-    vec joint = load_lanes(from, lanes_of(0, (int)room));
-    for (int k = 1; k < rows; k++) {
-        joint = joined(greatest, joint, load_lanes(from + k * step, lanes_of(0, (int)(room - k * step))));
-    }
+    for (int k = 1; k < rows; k++) joint = joined(greatest, joint, load(from + k * step));
     return joint;
 }
 
 /*
- * A plane of the output, `rows` rows of the input for each. What is read and written beyond a row means nothing; x has room_x
- * floats, and y room_y.
+ * A plane of the output, `rows` rows of the input for each. Where x has room_x floats and y room_y, whole vectors are read and
+ * written, though what of them is beyond a row means nothing.
  */
 INLINE void pool_pairs(
     const int greatest, const int rows, const sparsec_step *s, const float *x, int64_t room_x, float *y, int64_t room_y
 ) {
-    const int height = s->y.height, width = s->y.width;
-    const int64_t step = (int64_t)s->window.dilation_height * s->x.width, down = (int64_t)s->window.stride_height * s->x.width;
+    const int height = s->y.height, width = s->y.width, narrow = 2 * width <= LANES;
+    const int64_t size = round_up(width, LANES), step = (int64_t)s->window.dilation_height * s->x.width, down = (int64_t)s->window.stride_height * s->x.width;
     const vec inverse = splat(1.0f / (2 * rows));
     for (int row = 0; row < height; row++, x += down, room_x -= down, y += width, room_y -= width) {
+        if ((rows - 1) * step + 2 * size <= room_x && size <= room_y) {
+            for (int i = 0; i < width; i += LANES) {
+                const float *from = x + 2 * i;
+                const vec first = join_whole(greatest, rows, from, step);
+                const vec second = narrow ? first : join_whole(greatest, rows, from + LANES, step);
+                const vec found = joined(greatest, evens(first, second), odds(first, second));
+                store(y + i, greatest ? found : (vec)(found * inverse));
+            }
+            continue;
+        }
         for (int i = 0; i < width; i += LANES) {
-            const vec first = join_lanes(greatest, rows, x + 2 * i, step, room_x - 2 * i);
-            const int more = width - i > LANES / 2;
-            const vec second = more ? join_lanes(greatest, rows, x + 2 * i + LANES, step, room_x - 2 * i - LANES) : first;
-            vec found = joined(greatest, evens(first, second), odds(first, second));
-            if (!greatest) found *= inverse;
-            if (i + LANES <= room_y) store(y + i, found);
-            else store_lanes(y + i, found, lanes_of(0, width - i));
+            const float *from = x + 2 * i;
+            const vec first = join_lanes(greatest, rows, from, step, 2 * (width - i));
+            const vec second = join_lanes(greatest, rows, from + LANES, step, 2 * (width - i) - LANES);
+            const vec found = joined(greatest, evens(first, second), odds(first, second));
+            store_lanes(y + i, greatest ? found : (vec)(found * inverse), lanes_of(0, width - i));
         }
     }
 }

@@ -92,19 +92,20 @@ static void copy_sums(
 ) {
     const vec low = splat(s->low), high = splat(s->high);
     const int width = s->y.width, end = residual ? 0 : stop * width;
-    for (int i = 0; i < rows; i++) {
-        const float *from = p->sums + (ptrdiff_t)i * p->lines * LANES;
-        for (int r = row; r < row + count; r++, from += p->pitch) {
-            for (int column = 0; column < width; column += LANES) {
-                const ptrdiff_t place = (ptrdiff_t)r * width + column;
+    const ptrdiff_t pitch = p->pitch, sums_pitch = (ptrdiff_t)p->lines * LANES, y_pitch = s->y.pitch;
+    const float *sums = p->sums;
+    for (int i = 0; i < rows; i++, sums += sums_pitch, y += y_pitch) {
+        const float *from = sums;
+        for (int r = row; r < row + count; r++, from += pitch) {
+            for (int column = 0, place = r * width; column < width; column += LANES, place += LANES) {
                 vec value = load(from + column);
                 if (place + LANES <= end) {
-                    store(y + i * s->y.pitch + place, vclamp(value, low, high));
+                    store(y + place, vclamp(value, low, high));
                     continue;
                 }
                 const lanes which = lanes_of(0, width - column);
                 if (residual) value += load_lanes(residual + i * s->residual.pitch + place, which);
-                store_lanes(y + i * s->y.pitch + place, vclamp(value, low, high), which);
+                store_lanes(y + place, vclamp(value, low, high), which);
             }
         }
     }
