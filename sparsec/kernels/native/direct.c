@@ -196,7 +196,8 @@ static tile_adder *adder_of(int height, int lines) {
 static void run_band(const direct_plan *p, const sparsec_step *s, float *const *memory, int sample, int row, int rows) {
     const sparsec_filters *f = s->weights;
     const int count = rows * p->across, widest = least(MOST_WIDE, MOST_SUMS / f->height);
-    const int tiles = (count + widest - 1) / widest;
+    const int tiles = (count + widest - 1) / widest, lines = count / tiles, over = count % tiles;
+    tile_adder *const add[] = {adder_of(f->height, lines), adder_of(f->height, lines + 1)};
     const int64_t plane = (int64_t)s->y.height * s->y.width, begin = sample * plane;
     direct_tile t = {.panel = p->panel, .offsets = p->offsets, .weights = f->values, .columns = f->channels * f->taps};
     t.low = s->low, t.high = s->high;
@@ -206,11 +207,13 @@ static void run_band(const direct_plan *p, const sparsec_step *s, float *const *
         t.bias = s->bias ? s->bias + first : NULL;
         t.y = row_of(&s->y, memory, first) + begin;
         t.residual = s->residual.base >= 0 ? row_of(&s->residual, memory, first) + begin : NULL;
+        t.lines = p->lines;
+        t.places = p->places;
         for (int tile = 0; tile < tiles; tile++) {
-            const int from = count * tile / tiles, to = count * (tile + 1) / tiles;
-            t.lines = p->lines + from;
-            t.places = p->places + from;
-            adder_of(f->height, to - from)(&t);
+            const int wider = tile < over;
+            add[wider](&t);
+            t.lines += lines + wider;
+            t.places += lines + wider;
         }
     }
     if (!s->posts) return;

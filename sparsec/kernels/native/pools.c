@@ -296,7 +296,7 @@ INLINE void pool_pairs(
     const int64_t size = round_up(width, LANES), step = (int64_t)s->window.dilation_height * s->x.width, down = (int64_t)s->window.stride_height * s->x.width;
     const vec inverse = splat(1.0f / (2 * rows));
     for (int row = 0; row < height; row++, x += down, room_x -= down, y += width, room_y -= width) {
-        if ((rows - 1) * step + 2 * size <= room_x && size <= room_y) {
+        if ((rows - 1) * step + (narrow ? size : 2 * size) <= room_x && size <= room_y) {
             for (int i = 0; i < width; i += LANES) {
                 const float *from = x + 2 * i;
                 const vec first = join_whole(greatest, rows, from, step);
