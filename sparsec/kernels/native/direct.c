@@ -94,9 +94,29 @@ INLINE void copy_panel(const int stride, const direct_plan *p, const sparsec_ste
     }
 }
 
+/* The same without strides: the same vector of every row in turn, since all need the same of its lanes. */
+static void copy_plain(const direct_plan *p, const sparsec_step *s, const float *x, int row, int rows) {
+    const sparsec_window w = s->window;
+    const int channels = s->x.channels, height = s->x.height, width = s->x.width;
+    const int top = row - w.pad_height, read = rows_read(&w, rows), first = most(top, 0);
+    const int above = least(first - top, read), inside = most(least(top + read, height) - first, 0);
+    const ptrdiff_t pitch = p->row_pitch;
+    for (int channel = 0; channel < channels; channel++) {
+        float *to = p->panel + channel * p->channel_pitch;
+        clear_row(to, (int)(above * pitch));
+        to += above * pitch;
+        for (int column = 0; column < pitch; column += LANES) {
+            const float *from = x + channel * s->x.pitch + (ptrdiff_t)first * width + column - w.pad_width;
+            const lanes which = lanes_of(w.pad_width - column, width + w.pad_width - column);
+            for (int i = 0; i < inside; i++, from += width) store(to + i * pitch + column, load_lanes(from, which));
+        }
+        clear_row(to + inside * pitch, (int)((read - above - inside) * pitch));
+    }
+}
+
 static void make_panel(const direct_plan *p, const sparsec_step *s, const float *x, int row, int rows) {
     switch (s->window.stride_width) {
-        case 1: copy_panel(1, p, s, x, row, rows); break;
+        case 1: copy_plain(p, s, x, row, rows); break;
         case 2: copy_panel(2, p, s, x, row, rows); break;
         default: copy_panel(0, p, s, x, row, rows);
     }
