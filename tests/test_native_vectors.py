@@ -14,6 +14,7 @@ from sparsec.encodings import Csr
 from sparsec.engine import packing
 from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
 from sparsec.kernels import Weight, library
+from sparsec.kernels.filters import FilterGroups
 from sparsec.kernels.streams import Blocks, SliceStream, Stream
 from sparsec.lowering import lower
 from sparsec.ops import make_node
@@ -27,8 +28,8 @@ def sparse(rng, shape, density):
     return np.where(rng.random(shape) < density, rng.standard_normal(shape), 0).astype(np.float32)
 
 
-KINDS = ("vector", "few", "narrow", "wide")
-"""The kernel without slices, and the kinds of slices."""
+KINDS = ("vector", "dense", "few", "narrow", "wide")
+"""The kernels without slices, and the kinds of slices."""
 
 
 def csr_of(matrix):
@@ -41,6 +42,8 @@ def packed(kind, matrix, count=1, columns=512):
     """A matrix ``[rows, columns]`` as some pieces, and the C structures of those, which live as long as the pieces."""
     if kind == "vector":
         pieces = Stream.pieces(csr_of(matrix), matrix.shape[1], 1, Blocks(1, columns, columns), 1, count)
+    elif kind == "dense":
+        pieces = [FilterGroups.pack(csr_of(matrix), matrix.shape[1], 1, library.status().library.isa.lanes)]
     else:
         slicing = next(each for each in library.status().library.isa.slicings if each.kind == kind)
         pieces = SliceStream.pieces(csr_of(matrix), matrix.shape[1], slicing, count)
@@ -50,13 +53,13 @@ def packed(kind, matrix, count=1, columns=512):
 @pytest.fixture(params=KINDS)
 def kind(request, isa):
     """What the instruction set has kernels for."""
-    if request.param not in ("vector", *(each.kind for each in library.status().library.isa.slicings)):
+    if request.param not in ("vector", "dense", *(each.kind for each in library.status().library.isa.slicings)):
         pytest.skip(f"{isa} has no slices of this kind")
     return request.param
 
 
 def kernel_of(kind):
-    return "vector" if kind == "vector" else "slices"
+    return kind if kind in ("vector", "dense") else "slices"
 
 
 @many

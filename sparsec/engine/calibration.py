@@ -109,6 +109,8 @@ CASES: Final = (
     *(Case(_batch(784, 1), 300, density) for density in (0.05, 0.2)),
     *(Case(_batch(1024, 1), 1024, density) for density in (0.02, 0.1)),
     Case(_batch(2048, 1), 1024, 0.5),
+    Case(_batch(256, 1), 500, 0.6),
+    Case(_batch(400, 1), 120, 1.0),
     *(Case(_batch(2048, 1), 2048, density) for density in (0.05, 0.1)),
     Case(_batch(48, 1), 1152, 0.2),
     Case(_batch(480, 1), 20, 0.2),

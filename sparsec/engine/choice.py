@@ -159,7 +159,7 @@ def _recurrent(step: Step, x: Planes, y: Planes, store: WeightStore, machine: Ma
             label=f"recurrent/{choice.label}",
         )
         for choice in found
-        if not any(choice.options)
+        if not any(choice.options) and choice.kernel != "dense"
     ]
 
 
@@ -207,6 +207,9 @@ class _Site:
             slots = matrix.entries * self._examine(packing.slots(slicing))
             counts = costs.slices(self._step, matrix, slicing, slots, processor)
             yield self._choice("slices", packed, counts, label=f"slices/{slicing.height}x{slicing.width}")
+        if matrix.density >= DENSE and not self._rows:
+            counts = costs.dense(self._step, matrix, processor)
+            yield self._choice("dense", packing.filters(processor.isa.lanes, self._groups), counts)
         counts = costs.vector(self._step, matrix, DENSE_BLOCKS, processor)
         yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, pieces, self._groups, self._rows), counts)
 

@@ -71,6 +71,8 @@ class Coefficients:
         far_few: each byte of slices of few rows that is not in the second-level cache.
         far_narrow: the same where slices go over the columns in narrow windows; what they do else hides less of it.
         far_wide: the same with wide windows.
+        slot_dense: each element of a dense matrix times one vector.
+        far_dense: each byte of it that is not in the second-level cache.
         slice: each slice.
     """
 
@@ -103,6 +105,8 @@ class Coefficients:
     far_few: float
     far_narrow: float
     far_wide: float
+    slot_dense: float
+    far_dense: float
     slice: float
 
     def cost(self, counts: Mapping[str, float]) -> float:
@@ -427,6 +431,14 @@ def vector(step: Step, matrix: Matrix, cut: Blocks, processor: Processor) -> dic
         "entry_row": matrix.rows * matrix.blocks(cut),
         "far": max(matrix.entries * ENTRY_BYTES - processor.caches.second, 0.0),
     }
+    return counts | _posts(step, ceil(matrix.rows / processor.isa.lanes))
+
+
+def dense(step: Step, matrix: Matrix, processor: Processor) -> dict[str, float]:
+    """The counts of ``dense``."""
+    height = group_height(matrix.rows, processor.isa.lanes)
+    slots = ceil(matrix.rows / height) * height * matrix.channels * matrix.taps
+    counts = {"call": 1.0, "slot_dense": slots, "far_dense": max(VALUE_BYTES * slots - processor.caches.second, 0.0)}
     return counts | _posts(step, ceil(matrix.rows / processor.isa.lanes))
 
 

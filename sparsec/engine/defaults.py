@@ -40,6 +40,8 @@ _AVX512: Final = Coefficients(
     far_few=0.00424,
     far_narrow=0.0118,
     far_wide=0.00637,
+    slot_dense=0.04,
+    far_dense=0.006,
     slice=4.38,
 )
 _AVX2: Final = Coefficients(
@@ -72,6 +74,8 @@ _AVX2: Final = Coefficients(
     far_few=0.00313,
     far_narrow=0.00947,
     far_wide=0.00525,
+    slot_dense=0.04,
+    far_dense=0.006,
     slice=2.79,
 )
 _BASELINE: Final = Coefficients(
@@ -104,6 +108,8 @@ _BASELINE: Final = Coefficients(
     far_few=0.000382,
     far_narrow=0.02,
     far_wide=0.01,
+    slot_dense=0.04,
+    far_dense=0.006,
     slice=2.46,
 )
 

@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 8
+#define SPARSEC_ABI 9
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -175,6 +175,7 @@ typedef struct {
  *              (neither this nor product computes values with one position)
  *   vector     x, which has one position, times a sparse matrix
  *   slices     the same, where weights is sparsec_slices[pieces]
+ *   dense      the same, where weights is one sparsec_filters, of at most as many rows in a group as a vector has lanes
  *   depthwise  a depthwise convolution; weights is [channels of y, taps] dense; options[0] is the multiplier
  *   max_pool   the greatest of a window; what lies outside does not count
  *   avg_pool   the mean of what of a window lies inside
@@ -212,7 +213,8 @@ typedef struct {
     X(select) \
     X(recurrent) \
     X(direct) \
-    X(sliding)
+    X(sliding) \
+    X(dense)
 
 enum {
 #define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,

@@ -1,4 +1,4 @@
-/* A sparse matrix times one vector. */
+/* A matrix times one vector. */
 #include "vector.h"
 
 enum {
@@ -236,4 +236,43 @@ void NAME(slices)(const sparsec_step *s, float *const *memory, void *scratch, in
         multiply_slices(m + i, x, s->bias ? s->bias + row : NULL, row_of(&s->y, memory, row));
         finish_rows(s, memory, row, row + m[i].rows);
     }
+}
+
+/* ---- dense matrices ------------------------------------------------------------------------------------------------------- */
+
+int64_t SIZE(dense)(const sparsec_step *s) { return (void)s, 0; }
+
+/* The sums of a group of rows, of which a column fills a vector where `whole` says so; four columns at a time are added by themselves. */
+INLINE vec multiply_group(const int whole, const float *values, int height, int columns, const float *x) {
+    const lanes which = lanes_of(0, height);
+#define COLUMN(c) (whole ? load(values + (ptrdiff_t)(c) * LANES) : load_lanes(values + (ptrdiff_t)(c) * height, which))
+    vec sums[4] = {{0}};
+    int c = 0;
+    for (; c + 4 <= columns; c += 4) {
+        const vec met = load_fours(x + c);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) sums[i] += COLUMN(c + i) * pick(met, i);
+    }
+    for (; c < columns; c++) sums[0] += COLUMN(c) * splat(x[c]);
+#undef COLUMN
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+void NAME(dense)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
+    (void)scratch;
+    const sparsec_filters *m = s->weights;
+    const int columns = m->channels * m->taps, groups = (m->rows + m->height - 1) / m->height;
+    const int first = (int)share(groups, part, parts), stop = (int)share(groups, part + 1, parts);
+    if (first == stop) return;
+    const float *x = row_of(&s->x, memory, 0);
+    float *y = row_of(&s->y, memory, 0);
+    for (int group = first; group < stop; group++) {
+        const float *values = m->values + (ptrdiff_t)group * columns * m->height;
+        const int row = group * m->height;
+        const lanes which = lanes_of(0, least(m->height, m->rows - row));
+        vec sums = m->height == LANES ? multiply_group(1, values, LANES, columns, x) : multiply_group(0, values, m->height, columns, x);
+        if (s->bias) sums += load_lanes(s->bias + row, which);
+        store_lanes(y + row, sums, which);
+    }
+    finish_rows(s, memory, first * m->height, least(stop * m->height, m->rows));
 }
