@@ -474,24 +474,35 @@ static void run_small(const void *plan, const sparsec_step *s, const plane *of) 
 
 /* ---- the kernel ------------------------------------------------------------------------------------------------------- */
 
+enum {
+    POSTED = 4096, /* floats of several rows */
+};
+
 typedef void plane_runner(const void *plan, const sparsec_step *s, const plane *of);
 
+static void run_row(const sparsec_step *s, float *const *memory, int64_t row, plane_runner *run, const void *plan) {
+    const int64_t size_x = (int64_t)s->x.height * s->x.width, size_y = (int64_t)s->y.height * s->y.width;
+    plane of = {.x = row_of(&s->x, memory, row / s->options[0]), .y = row_of(&s->y, memory, row), .room = s->y.pitch};
+    of.weights = (const float *)s->weights + row * s->window.height * s->window.width;
+    of.bias = s->bias ? s->bias[row] : 0.0f;
+    of.residual = s->residual.base >= 0 ? row_of(&s->residual, memory, row) : NULL;
+    for (int n = 0; n < s->y.samples; n++) {
+        run(plan, s, &of);
+        of.x += size_x, of.y += size_y, of.room -= size_y;
+        if (of.residual) of.residual += size_y;
+    }
+}
+
+/* What follows is done for some rows at once, while they are in the first-level cache if they are short. */
 static void run_planes(
     const sparsec_step *s, float *const *memory, int part, int parts, plane_runner *run, const void *plan
 ) {
     const int64_t begin = share(s->y.channels, part, parts), end = share(s->y.channels, part + 1, parts);
-    const int64_t size_x = (int64_t)s->x.height * s->x.width, size_y = (int64_t)s->y.height * s->y.width;
-    for (int64_t row = begin; row < end; row++) {
-        plane of = {.x = row_of(&s->x, memory, row / s->options[0]), .y = row_of(&s->y, memory, row), .room = s->y.pitch};
-        of.weights = (const float *)s->weights + row * s->window.height * s->window.width;
-        of.bias = s->bias ? s->bias[row] : 0.0f;
-        of.residual = s->residual.base >= 0 ? row_of(&s->residual, memory, row) : NULL;
-        for (int n = 0; n < s->y.samples; n++) {
-            run(plan, s, &of);
-            if (s->posts) NAME(post)(s, memory, row, n * size_y, size_y);
-            of.x += size_x, of.y += size_y, of.room -= size_y;
-            if (of.residual) of.residual += size_y;
-        }
+    const int64_t at_once = s->y.pitch < POSTED ? POSTED / s->y.pitch : 1;
+    for (int64_t first = begin; first < end; first += at_once) {
+        const int64_t rows = end - first < at_once ? end - first : at_once;
+        for (int64_t row = first; row < first + rows; row++) run_row(s, memory, row, run, plan);
+        if (s->posts) NAME(post_rows)(s, memory, first, rows, 0, positions(&s->y));
     }
 }
 

@@ -2,31 +2,44 @@
 #include "functions.h"
 #include "vector.h"
 
-/* The operand of an operation for some elements of y: they follow one another in memory, or are one number. */
+/* Some elements of some rows of y. */
 typedef struct {
-    const float *from;
-    float number;
+    float *y;
+    int64_t rows, pitch, count;
+} region;
+
+/* The operand of an operation: elements that lie as those of y do, or else a number for each row. */
+typedef struct {
+    const float *from, *numbers;
+    int64_t pitch; /* floats from what a row meets to what the next does */
 } operand;
 
+/* All rows are computed by one loop, since the first of its results comes long after it begins. */
 #define SPARSEC_ENTRY(name, meaning) \
-    static void to_##name(const sparsec_post *post, float *y, operand w, int64_t count) { \
+    static void to_##name(const sparsec_post *post, const region *of, const operand *w) { \
         const float a = post->a, b = post->b; \
-        const vec number = splat(w.number); \
-        int64_t i = 0; \
-        for (; i + LANES <= count; i += LANES) store(y + i, fn_##name(load(y + i), w.from ? load(w.from + i) : number, a, b)); \
-        if (i < count) { \
-            const lanes rest = lanes_of(0, (int)(count - i)); \
-            const vec other = w.from ? load_lanes(w.from + i, rest) : number; \
-            store_lanes(y + i, fn_##name(load_lanes(y + i, rest), other, a, b), rest); \
+        const int64_t rows = of->rows, pitch = of->pitch, count = of->count, step = w->pitch; \
+        const float *from = w->from, *numbers = w->numbers; \
+        float *y = of->y; \
+        for (int64_t row = 0; row < rows; row++, y += pitch) { \
+            const vec number = from ? (vec){0} : splat(numbers[row * step]); \
+            int64_t i = 0; \
+            for (; i + LANES <= count; i += LANES) store(y + i, fn_##name(load(y + i), from ? load(from + i) : number, a, b)); \
+            if (i < count) { \
+                const lanes rest = lanes_of(0, (int)(count - i)); \
+                const vec other = from ? load_lanes(from + i, rest) : number; \
+                store_lanes(y + i, fn_##name(load_lanes(y + i, rest), other, a, b), rest); \
+            } \
+            if (from) from += step; \
         } \
     }
 SPARSEC_FUNCTIONS(SPARSEC_ENTRY)
 #undef SPARSEC_ENTRY
 
-static void apply_to(const sparsec_post *post, float *y, operand w, int64_t count) {
+static void apply_to(const sparsec_post *post, const region *of, const operand *w) {
     switch (post->function) {
 #define SPARSEC_ENTRY(name, meaning) \
-    case SPARSEC_FN_##name: to_##name(post, y, w, count); break;
+    case SPARSEC_FN_##name: to_##name(post, of, w); break;
         SPARSEC_FUNCTIONS(SPARSEC_ENTRY)
 #undef SPARSEC_ENTRY
     }
@@ -34,7 +47,7 @@ static void apply_to(const sparsec_post *post, float *y, operand w, int64_t coun
 
 void NAME(apply)(int function, float a, float b, float *y, int64_t count) {
     const sparsec_post post = {.function = function, .a = a, .b = b};
-    apply_to(&post, y, (operand){NULL, a}, count);
+    apply_to(&post, &(region){y, 1, count, count}, &(operand){.numbers = &post.a});
 }
 
 static void clamp_to(const sparsec_step *s, float *y, int64_t count) {
@@ -44,31 +57,39 @@ static void clamp_to(const sparsec_step *s, float *y, int64_t count) {
     for (; i < count; i++) y[i] = clamp(y[i], s->low, s->high);
 }
 
-/* A value with one position for each sample, over positions that may be those of several samples. */
-static void apply_gate(
-    const sparsec_step *s, const sparsec_post *post, const float *gate, float *y, int64_t first, int64_t count
-) {
-    const int64_t plane = (int64_t)s->y.height * s->y.width;
-    for (int64_t sample = first / plane; count > 0; sample++) {
-        const int64_t room = (sample + 1) * plane - first, n = room < count ? room : count;
-        apply_to(post, y, (operand){NULL, gate[sample]}, n);
-        y += n;
-        first += n;
-        count -= n;
+/* A value with one position for each sample, over positions from `first` on that may be those of several samples. */
+static void apply_gate(const sparsec_step *s, const sparsec_post *post, const float *gate, const region *given, int64_t first) {
+    const int64_t plane = (int64_t)s->y.height * s->y.width, end = first + given->count;
+    region of = *given;
+    for (int64_t sample = first / plane; first < end; sample++) {
+        const int64_t stop = (sample + 1) * plane < end ? (sample + 1) * plane : end;
+        of.count = stop - first;
+        apply_to(post, &of, &(operand){.numbers = gate + sample, .pitch = post->value.pitch});
+        of.y += of.count;
+        first = stop;
+    }
+}
+
+void NAME(post_rows)(const sparsec_step *s, float *const *memory, int64_t row, int64_t rows, int64_t first, int64_t count) {
+    const region of = {row_of(&s->y, memory, row) + first, rows, s->y.pitch, count};
+    /* Rows become one where what is between them is padding. */
+    const region joined = {of.y, 1, of.pitch, (rows - 1) * of.pitch + count};
+    for (int i = 0; i < s->posts; i++) {
+        const sparsec_post *post = s->post + i;
+        const float *value = post->operand >= SPARSEC_VALUE ? row_of(&post->value, memory, row) : NULL;
+        switch (post->operand) {
+            case SPARSEC_NUMBER:
+                apply_to(post, of.pitch - count < LINE ? &joined : &of, &(operand){.numbers = &post->a});
+                break;
+            case SPARSEC_CHANNEL: apply_to(post, &of, &(operand){.numbers = post->channel + row, .pitch = 1}); break;
+            case SPARSEC_VALUE: apply_to(post, &of, &(operand){.from = value + first, .pitch = post->value.pitch}); break;
+            default: apply_gate(s, post, value, &of, first);
+        }
     }
 }
 
 void NAME(post)(const sparsec_step *s, float *const *memory, int64_t row, int64_t first, int64_t count) {
-    float *y = row_of(&s->y, memory, row) + first;
-    for (int i = 0; i < s->posts; i++) {
-        const sparsec_post *post = s->post + i;
-        switch (post->operand) {
-            case SPARSEC_NUMBER: apply_to(post, y, (operand){NULL, post->a}, count); break;
-            case SPARSEC_CHANNEL: apply_to(post, y, (operand){NULL, post->channel[row]}, count); break;
-            case SPARSEC_VALUE: apply_to(post, y, (operand){row_of(&post->value, memory, row) + first, 0}, count); break;
-            default: apply_gate(s, post, row_of(&post->value, memory, row), y, first, count);
-        }
-    }
+    NAME(post_rows)(s, memory, row, 1, first, count);
 }
 
 void NAME(finish)(const sparsec_step *s, float *const *memory, int64_t row, int64_t first, int64_t count) {
@@ -82,12 +103,12 @@ void NAME(finish_vector)(const sparsec_step *s, float *const *memory, int64_t fi
     clamp_to(s, y, count);
     for (int i = 0; i < s->posts; i++) {
         const sparsec_post *post = s->post + i;
-        operand w = {NULL, post->a};
+        operand w = {.numbers = &post->a};
         if (post->operand == SPARSEC_CHANNEL) w.from = post->channel + first;
         else if (post->operand != SPARSEC_NUMBER) {
             w.from = row_of(&post->value, memory, first);
-            if (post->value.pitch == 0) w = (operand){NULL, *w.from};
+            if (post->value.pitch == 0) w = (operand){.numbers = w.from};
         }
-        apply_to(post, y, w, count);
+        apply_to(post, &(region){y, 1, count, count}, &w);
     }
 }

@@ -69,7 +69,7 @@ INLINE void run_flat(
         }
         if (s->posts) {
             const int64_t left = positions(&s->y) - position, count = wide * LANES;
-            for (int i = 0; i < m->rows; i++) NAME(post)(s, memory, row + i, position, count < left ? count : left);
+            NAME(post_rows)(s, memory, row, m->rows, position, count < left ? count : left);
         }
     }
 }

@@ -157,7 +157,8 @@ FUNCTION(minimum) { return (void)a, (void)b, choose((v < w) | (v != v), v, w); }
 FUNCTION(prelu) { return (void)a, (void)b, choose(v < 0.0f, v * w, v); }
 FUNCTION(sigmoid) { return UNUSED, logistic(v); }
 FUNCTION(tanh) { return UNUSED, hyperbolic(v); }
-FUNCTION(silu) { return UNUSED, v * logistic(v); }
+/* The exponential is infinite where the result is less than 1e-36. */
+FUNCTION(silu) { return UNUSED, v / (1.0f + exponential(-v)); }
 FUNCTION(hard_sigmoid) { return (void)w, vclamp(v * a + b, splat(0.0f), splat(1.0f)); }
 FUNCTION(gelu) {
     UNUSED;

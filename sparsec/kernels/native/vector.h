@@ -247,6 +247,8 @@ INLINE vec odds(vec a, vec b) {
 void NAME(finish)(const sparsec_step *s, float *const *memory, int64_t row, int64_t first, int64_t count);
 /* Applies the posts alone. */
 void NAME(post)(const sparsec_step *s, float *const *memory, int64_t row, int64_t first, int64_t count);
+/* The same for several rows from `row` on; padding between them may be changed. */
+void NAME(post_rows)(const sparsec_step *s, float *const *memory, int64_t row, int64_t rows, int64_t first, int64_t count);
 /* Applies clamp and posts to rows first <= row < stop of y, which has one position. */
 void NAME(finish_vector)(const sparsec_step *s, float *const *memory, int64_t first, int64_t stop);
 
