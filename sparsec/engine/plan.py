@@ -115,7 +115,7 @@ class NativePlan:
         structure.x = self._value(step.x, group, groups)
         structure.y = self._value(step.y, group, groups)
         structure.residual = self._value(step.residual, group, groups)
-        structure.extra = self._value(step.also, group, groups)
+        structure.extra = self._value(step.also or step.gate, group, groups)
         if step.posts:
             posts = (library.Post * len(step.posts))(*(self._post(post, step.y, group, groups) for post in step.posts))
             self._kept.append(posts)

@@ -23,7 +23,8 @@ def rewrite(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> l
         planes: the sizes of all values; those of new values are added.
         outputs: the values that leave the plan.
     """
-    return _push_samples(_sample(_fold_padding(items, planes, outputs), planes), planes, outputs)
+    padded = _fold_padding(items, planes, outputs)
+    return _fold_gates(_push_samples(_sample(padded, planes), planes, outputs), planes, outputs)
 
 
 def _readers(items: Iterable[Item]) -> Counter[str]:
@@ -136,3 +137,28 @@ def _push_samples(items: Sequence[Item], planes: Sizes, outputs: Collection[str]
 
 def _operands(step: Step) -> list[str]:
     return [value for value in (step.residual, *(post.value for post in step.posts)) if value]
+
+
+def _fold_gates(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> list[Item]:
+    """Where only a product reads the channels of one sample after each was multiplied by a number, it does that itself."""
+    readers = _readers(items)
+    gated = {
+        item.y: item
+        for item in items
+        if isinstance(item, Step) and _only_gates(item, planes) and readers[item.y] == 1 and item.y not in outputs
+    }
+    result = list(items)
+    for item in items:
+        if isinstance(item, Step) and item.kernel == "product" and item.x in gated:
+            gate = gated[item.x]
+            item.x, item.gate = gate.x, gate.posts[0].value
+            item.nodes += gate.nodes
+            result.remove(gate)
+    return result
+
+
+def _only_gates(step: Step, planes: Sizes) -> bool:
+    if step.kernel != "map" or step.clamps or not step.window.is_point or planes[step.x] != planes[step.y]:
+        return False
+    functions = [post.function for post in step.posts]
+    return functions == ["multiply"] and planes.get(step.posts[0].value) == Planes(1, 1, 1, planes[step.x].channels)

@@ -130,6 +130,7 @@ class Step:
         high: what it is at most.
         residual: the name of a value that is added before the clamp.
         also: the name of another output.
+        gate: the name of a value with one position, by whose channels a product multiplies those of its input.
         posts: in order.
     """
 
@@ -147,12 +148,13 @@ class Step:
     high: float = inf
     residual: str = ""
     also: str = ""
+    gate: str = ""
     posts: list[Post] = field(default_factory=list)
 
     @property
     def reads(self) -> Iterator[str]:
         """The names of the values that it reads."""
-        yield from filter(None, (self.x, self.residual, *(post.value for post in self.posts)))
+        yield from filter(None, (self.x, self.residual, self.gate, *(post.value for post in self.posts)))
 
     @property
     def writes(self) -> Iterator[str]:

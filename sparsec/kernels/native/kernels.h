@@ -166,7 +166,8 @@ typedef struct {
  *
  *   product    x times a sparse matrix, position by position: weights is sparsec_matrix[pieces], each for some of the rows;
  *              options[0] is the most lines of a tile, 0 for as many as there can be; options[1] is 1
- *              where panels are copied
+ *              where panels are copied; extra is a value with one position by whose rows those of x are multiplied before,
+ *              or none
  *   windows    a convolution; weights as in product, with a tap for each element of the window; options[0] is into how many
  *              tiles a row of positions is cut at least
  *   sliding    a convolution without strides; weights as in windows
