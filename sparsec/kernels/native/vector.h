@@ -149,10 +149,16 @@ INLINE float clamp(float value, float low, float high) {
     return value > high ? high : value;
 }
 
+/* The sum of all lanes: those of the second half are added to those of the first until one is left. */
 INLINE float total(vec value) {
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += value[i];
-    return sum;
+    quad sum = *(const quad *)&value;
+#if SPARSEC_BYTES == 64
+    const half sums = (half)_mm512_castps512_ps256((__m512)value) + (half)_mm512_extractf64x4_pd((__m512d)value, 1);
+    sum = (quad)_mm256_castps256_ps128((__m256)sums) + (quad)_mm256_extractf128_ps((__m256)sums, 1);
+#elif SPARSEC_BYTES == 32
+    sum += (quad)_mm256_extractf128_ps((__m256)value, 1);
+#endif
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 #if SPARSEC_BYTES == 64
