@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from math import ceil, prod
 from typing import Final
 
@@ -13,6 +12,7 @@ from sparsec.engine.costs import Coefficients, Matrix, Processor
 from sparsec.engine.steps import LINE, Planes, Step
 from sparsec.kernels import Packing, WeightStore
 from sparsec.kernels.streams import BATCH_BLOCKS, DENSE_BLOCKS, POINTWISE_BLOCKS, WINDOW_BLOCKS, Blocks
+from sparsec.kernels.weights import Examination
 
 MOST_ACROSS: Final = 4
 """The tiles into which a row of positions may be cut beyond need."""
@@ -169,15 +169,19 @@ class _Site:
     def __init__(self, step: Step, x: Planes, y: Planes, store: WeightStore, machine: Machine) -> None:
         assert step.product is not None
         self._step, self._x, self._y, self._machine = step, x, y, machine
-        path, self._groups, self._rows = step.product.path, step.product.groups, step.product.rows
-        shape = store.weight(path).shape
+        self._product, self._store = step.product, store
+        path, phases, self._groups = self._product.path, self._product.phases, self._product.groups
+        weight = store.weight(path)
+        shape = (weight if phases is None else phases.weight(weight)).shape
         self._is_dense, self._lines = len(shape) == 2, -(-y.positions // LINE)
         entries = store.nonzeros(path) / self._groups
         single = Matrix(shape[-1] // self._groups, shape[-2], prod(shape[:-2]), entries, 1)
-        self._examine = partial(store.examine, path)
         self._filling = self._examine(packing.filling)
         shared = replace(single, entries=entries * self._filling / packing.SHARED, height=packing.SHARED)
         self._matrices = [single] + ([shared] if self._filling <= MOST_FILLING else [])
+
+    def _examine(self, examination: Examination) -> float:
+        return self._store.examine(self._product.path, packing.arranged(examination, self._product.phases))
 
     def candidates(self, scales: Iterable[float]) -> Iterator[Choice]:
         if self._step.kernel == "vector":
@@ -196,14 +200,14 @@ class _Site:
         if self._step.kernel == "windows" and self._matrices[0].density >= DENSE:
             isa = self._machine.processor.isa
             counts = costs.direct(self._step, self._matrices[0], self._x, self._y, self._machine.processor)
-            yield self._choice("direct", packing.filters(isa.filters, self._groups), counts)
+            yield self._choice("direct", packing.filters(isa.filters, self._product), counts)
 
     def _vectors(self, matrix: Matrix) -> Iterator[Choice]:
         processor = self._machine.processor
         # There are no tiles to share out, so each thread has some of the rows.
         pieces = self._machine.threads
         for slicing in processor.isa.slicings:
-            packed = packing.slices(slicing, pieces, self._groups, self._rows)
+            packed = packing.slices(slicing, pieces, self._product)
             slots = matrix.entries * self._examine(packing.slots(slicing))
             counts = costs.slices(self._step, matrix, slicing, slots, processor)
             yield self._choice("slices", packed, counts, label=f"slices/{slicing.height}x{slicing.width}")
@@ -211,7 +215,7 @@ class _Site:
             counts = costs.dense(self._step, matrix, processor)
             yield self._choice("dense", packing.filters(processor.isa.lanes, self._groups), counts)
         counts = costs.vector(self._step, matrix, DENSE_BLOCKS, processor)
-        yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, pieces, self._groups, self._rows), counts)
+        yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, pieces, self._product), counts)
 
     def _products(self, matrix: Matrix, cut: Blocks) -> Iterator[Choice]:
         processor, form = self._machine.processor, f"{matrix.height}x1/{matrix.blocks(cut)}"
@@ -240,7 +244,7 @@ class _Site:
         threads = self._machine.threads
         turns = ceil(tiles / threads)
         pieces = threads if turns * threads > MOST_IDLE * tiles else 1
-        return packing.stream(cut, matrix.height, pieces, self._groups, self._rows)
+        return packing.stream(cut, matrix.height, pieces, self._product)
 
     def _tilings(self, kernel: str, matrix: Matrix) -> tuple[tuple[int, int], ...]:
         if kernel == "unrolled":

@@ -14,6 +14,8 @@ import numpy as np
 
 from sparsec.encodings import Csr
 from sparsec.encodings.stored import from_matrix
+from sparsec.engine.phases import Phases
+from sparsec.engine.steps import Product
 from sparsec.ir import Array
 from sparsec.kernels import Packing, Weight
 from sparsec.kernels.filters import FilterGroups
@@ -71,52 +73,62 @@ def _structures(pieces: Sequence[Piece]) -> Any:
 
 @dataclass(frozen=True)
 class PackedSource:
-    """A weight of which a packed form is at hand."""
+    """A weight of which a packed form is at hand, of the weight itself or as it is arranged in phases."""
 
     packed: Packed
     weight: Weight
+    phases: Phases | None = None
 
     def tensor(self) -> Array:
         """The tensor, filled from the entries."""
-        csr = self.packed.csr()
+        csr = self.csr()
         matrix = np.zeros(self.weight.matrix_shape, np.float32)
         matrix[np.repeat(np.arange(len(matrix)), np.diff(csr.pointers)), csr.indices] = csr.values
         return from_matrix(matrix, self.weight.shape, self.weight.rows)
 
     def csr(self) -> Csr:
         """The compressed rows."""
-        return self.packed.csr()
+        csr = self.packed.csr()
+        return csr if self.phases is None else self.phases.restore(csr, self.weight)
 
     def nonzeros(self) -> int:
         """Counted over the values."""
         return int(np.count_nonzero(self.packed.csr().values))
 
 
-def _packing(name: str, pack: Any, groups: int, rows: tuple[int, ...] = ()) -> Packing:
+def _packing(name: str, pack: Any, product: Product) -> Packing:
+    groups, rows, phases = product.groups, product.rows, product.phases
+
     def make(source: Source, weight: Weight, attrs: Any) -> Packed:
-        csr = source.csr()
+        csr, weight = _arrange(source.csr(), weight, phases)
         parts = _cut(csr, [weight.matrix_shape[0] // groups] * groups)
         return Packed(tuple(tuple(piece for each in _cut(part, rows) for piece in pack(each, weight)) for part in parts))
 
-    name = "/".join((name, *map(str, rows)))
-    return Packing(name, make, PackedSource, lambda attrs: None, lambda packed: int(packed.nbytes))
+    def back(packed: Packed, weight: Weight) -> PackedSource:
+        return PackedSource(packed, weight, phases)
+
+    name = "/".join((name, str(groups), *map(str, rows), *([] if phases is None else [phases.name])))
+    return Packing(name, make, back, lambda attrs: None, lambda packed: int(packed.nbytes))
 
 
-def stream(blocks: Blocks, height: int, pieces: int, groups: int = 1, rows: tuple[int, ...] = ()) -> Packing:
+def _arrange(csr: Csr, weight: Weight, phases: Phases | None) -> tuple[Csr, Weight]:
+    return (csr, weight) if phases is None else (phases.arrange(csr, weight), phases.weight(weight))
+
+
+def stream(blocks: Blocks, height: int, pieces: int, product: Product) -> Packing:
     """Rows one by one, or in groups of ``height`` that share their columns, cut into blocks of channels.
 
     Args:
         blocks: how channels are cut.
         height: of a group.
-        pieces: into which rows are divided.
-        groups: of the weight.
-        rows: where not empty, those of parts that are divided into pieces each for itself.
+        pieces: into which rows are divided; where the product has rows of its own, each part for itself.
+        product: what the weight is used for.
     """
 
     def pack(csr: Csr, weight: Weight) -> list[Stream]:
         return Stream.pieces(csr, weight.shape[-2], prod(weight.shape[:-2]), blocks, height, pieces)
 
-    return _packing(f"stream/{blocks.least}-{blocks.most}-{blocks.entries}/{height}/{pieces}/{groups}", pack, groups, rows)
+    return _packing(f"stream/{blocks.least}-{blocks.most}-{blocks.entries}/{height}/{pieces}", pack, product)
 
 
 def filling(csr: Csr, weight: Weight) -> float:
@@ -141,27 +153,35 @@ def slots(slicing: Slicing) -> Examination:
     return examine
 
 
-def slices(slicing: Slicing, pieces: int, groups: int = 1, rows: tuple[int, ...] = ()) -> Packing:
+@cache
+def arranged(examination: Examination, phases: Phases | None) -> Examination:
+    """The same figure about a weight as it is arranged in phases, where it is."""
+    if phases is None:
+        return examination
+    return lambda csr, weight: examination(*_arrange(csr, weight, phases))
+
+
+def slices(slicing: Slicing, pieces: int, product: Product) -> Packing:
     """Slices of rows, cut in this way; other arguments as in :func:`stream`."""
 
     def pack(csr: Csr, weight: Weight) -> list[SliceStream]:
         return SliceStream.pieces(csr, prod(weight.shape[:-1]), slicing, pieces)
 
-    return _packing(f"slices/{slicing.height}x{slicing.width}/{pieces}/{groups}", pack, groups, rows)
+    return _packing(f"slices/{slicing.height}x{slicing.width}/{pieces}", pack, product)
 
 
-def filters(most: int, groups: int = 1) -> Packing:
+def filters(most: int, product: Product) -> Packing:
     """All elements, zeros as well.
 
     Args:
         most: rows of a group.
-        groups: of the weight.
+        product: what the weight is used for.
     """
 
     def pack(csr: Csr, weight: Weight) -> list[FilterGroups]:
         return [FilterGroups.pack(csr, weight.shape[-2], prod(weight.shape[:-2]), most)]
 
-    return _packing(f"filters/{most}/{groups}", pack, groups)
+    return _packing(f"filters/{most}", pack, product)
 
 
 def _cut(csr: Csr, rows: Sequence[int]) -> list[Csr]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from sparsec.encodings.stored import normal_rows
+from sparsec.engine.phases import Axis, Phases
 from sparsec.engine.steps import (
     Concat,
     Elementwise,
@@ -175,6 +176,41 @@ def _depthwise(site: Site) -> Found:
     rows = np.ascontiguousarray(kernel.reshape(-1, channels * multiplier).T)
     window = _window(site, size)
     return [site.step("depthwise", weights=rows, bias=site.vector(2), window=window, options=(multiplier,))]
+
+
+@rule("conv_transpose")
+def _conv_transpose(site: Site) -> Found:
+    refusal = _refuse_weight(site)
+    if refusal:
+        return refusal
+    x, y, phases = site.planes(site.x), site.planes(site.y), _phases(site)
+    spread, window = phases.planes(y), phases.window
+    if prod(window.size) >= MAX_COLUMNS:
+        return Refusal("its window is too large")
+    is_point = window.is_point and (x.height, x.width) == (spread.height, spread.width)
+    kernel = multiplying(spread) if is_point else "windows"
+    product, bias = Product(site.input(1), phases=phases), site.vector(2)
+    if phases.count == 1:
+        return [site.step(kernel, product=product, bias=bias, window=window)]
+    name = f"{site.y}.phases"
+    biases = None if bias is None else np.tile(bias, phases.count)
+    convolution = Step(kernel, site.x, name, [site.node], product=product, bias=biases, window=window)
+    interleaving = Step("interleave", name, site.y, [site.node], window=Window(strides=phases.strides))
+    return Made([convolution, interleaving], {name: spread})
+
+
+def _phases(site: Site) -> Phases:
+    x, y = site.planes(site.x), site.planes(site.y)
+    size, strides, dilations, crops = (
+        site.store.weight(site.input(1)).shape[:-2],
+        *(ints(site.attrs, name) for name in ("strides", "dilations")),
+        ints(site.attrs, "crops")[::2],
+    )
+    pairs = zip(_pair(size, 1), _pair(strides, 1), _pair(dilations, 1), _pair(crops, 0), strict=True)
+    first, second = (
+        Axis.of(*pair, *sizes) for pair, sizes in zip(pairs, ((x.height, y.height), (x.width, y.width)), strict=True)
+    )
+    return Phases((first, second))
 
 
 # --- positions -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,19 @@ from sparsec.ir import ABSENT, BATCH, Graph, Node, TensorType, symbol
 from sparsec.kernels import WeightStore
 
 WORTH: Final = frozenset(
-    {"dense", "conv", "depthwise_conv", "max_pool", "avg_pool", "reduce_mean", "reduce_max", "lstm", "gru", "simple_rnn"}
+    {
+        "dense",
+        "conv",
+        "depthwise_conv",
+        "conv_transpose",
+        "max_pool",
+        "avg_pool",
+        "reduce_mean",
+        "reduce_max",
+        "lstm",
+        "gru",
+        "simple_rnn",
+    }
 )
 """A segment without one of these is not worth turning values into planes and back."""
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sparsec.ir import Array, Node, TensorType
+
+if TYPE_CHECKING:
+    from sparsec.engine.phases import Phases
 
 LINE: Final = 16
 """Floats in a line of the cache, to which rows are padded."""
@@ -104,11 +107,13 @@ class Product:
         path: of the weight; its 2-D view has a row for each output channel, and in a row the channels of each tap in turn.
         groups: into how many independent parts input and output channels are divided.
         rows: of each piece, where the kernel takes several that do different things.
+        phases: how the weight of a transposed convolution is arranged, that of an ordinary one.
     """
 
     path: str
     groups: int = 1
     rows: tuple[int, ...] = ()
+    phases: Phases | None = None
 
 
 @dataclass

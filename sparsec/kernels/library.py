@@ -90,7 +90,7 @@ OFF: Final = "none"
 KERNELS: Final = (
     *("product", "windows", "unrolled", "vector", "slices", "map", "load", "store", "flatten", "unflatten"),
     *("depthwise", "max_pool", "avg_pool", "reduce", "softmax", "normalise", "resize", "select", "recurrent"),
-    *("direct", "sliding", "dense"),
+    *("direct", "sliding", "dense", "interleave"),
 )
 """The kernels, in the order of ``SPARSEC_KERNELS``."""
 

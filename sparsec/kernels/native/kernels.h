@@ -191,6 +191,8 @@ typedef struct {
  *   unflatten  back
  *   select     some rows and columns of positions: options are the first row, rows from one to the next, and the same of
  *              columns; both steps may be negative
+ *   interleave position (i, j) of channel c is position (i / stride_height, j / stride_width) of channel p * channels of y + c of x,
+ *              where p is i % stride_height * stride_width + j % stride_width
  *   recurrent  all steps of a recurrent cell; recurrent.c says what options, bias, residual and extra are
  */
 #define SPARSEC_KERNELS(X) \
@@ -215,7 +217,8 @@ typedef struct {
     X(recurrent) \
     X(direct) \
     X(sliding) \
-    X(dense)
+    X(dense) \
+    X(interleave)
 
 enum {
 #define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,
