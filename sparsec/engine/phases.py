@@ -3,7 +3,7 @@
 With a stride of s the output positions q * s + r, for every q, are phase r. Element t of the window adds to positions that are
 all of one phase, so a phase is a convolution of the input with the elements that add to it, and its stride is one. All phases
 together are one convolution with s times as many output channels, whose weight is zero where an element is not of a phase: as
-many entries as before. What it gives is interleaved, unless there is but one phase.
+many entries as before. What it gives is as large as the output, and interleaved unless there is but one phase.
 """
 
 from __future__ import annotations

@@ -187,6 +187,7 @@ def _conv_transpose(site: Site) -> Found:
     spread, window = phases.planes(y), phases.window
     if prod(window.size) >= MAX_COLUMNS:
         return Refusal("its window is too large")
+    # Crops may leave fewer positions than the input has, or append some.
     is_point = window.is_point and (x.height, x.width) == (spread.height, spread.width)
     kernel = multiplying(spread) if is_point else "windows"
     product, bias = Product(site.input(1), phases=phases), site.vector(2)
@@ -201,16 +202,11 @@ def _conv_transpose(site: Site) -> Found:
 
 def _phases(site: Site) -> Phases:
     x, y = site.planes(site.x), site.planes(site.y)
-    size, strides, dilations, crops = (
-        site.store.weight(site.input(1)).shape[:-2],
-        *(ints(site.attrs, name) for name in ("strides", "dilations")),
-        ints(site.attrs, "crops")[::2],
-    )
-    pairs = zip(_pair(size, 1), _pair(strides, 1), _pair(dilations, 1), _pair(crops, 0), strict=True)
-    first, second = (
-        Axis.of(*pair, *sizes) for pair, sizes in zip(pairs, ((x.height, y.height), (x.width, y.width)), strict=True)
-    )
-    return Phases((first, second))
+    size = _pair(site.store.weight(site.input(1)).shape[:-2], 1)
+    strides, dilations = (_pair(ints(site.attrs, name), 1) for name in ("strides", "dilations"))
+    crops = _pair(ints(site.attrs, "crops")[::2], 0)
+    rows, columns = zip(size, strides, dilations, crops, strict=True)
+    return Phases((Axis.of(*rows, x.height, y.height), Axis.of(*columns, x.width, y.width)))
 
 
 # --- positions -----------------------------------------------------------------------------------------------------------
