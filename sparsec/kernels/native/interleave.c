@@ -27,27 +27,56 @@ INLINE vec first_pairs(vec a, vec b) { return (vec)SHUFFLE((quad)a, (quad)b, 0, 
 INLINE vec second_pairs(vec a, vec b) { return (vec)SHUFFLE((quad)a, (quad)b, 2, 6, 3, 7); }
 #endif
 
-/* Two phases, clamped: to[2 i] = a[i] and to[2 i + 1] = b[i], `width` elements in all. */
-INLINE void join_two(const sparsec_step *s, const float *a, const float *b, float *to, int width) {
+enum { MOST = 8 };
+
+/*
+ * Clamped phases, as many as a power of two, that are `apart` floats from one another: to[i * phases + k] is element i of phase k.
+ * A perfect shuffle of vectors is done as often as to get from one phase to all.
+ */
+INLINE void join_known(const int phases, const sparsec_step *s, const float *from, ptrdiff_t apart, float *to, int width) {
     const vec low = splat(s->low), high = splat(s->high);
-    int i = 0;
-    for (; 2 * (i + LANES) <= width; i += LANES) {
-        const vec first = load(a + i), second = load(b + i);
-        store(to + 2 * i, vclamp(first_pairs(first, second), low, high));
-        store(to + 2 * i + LANES, vclamp(second_pairs(first, second), low, high));
+    for (int left = width; left > 0; left -= phases * LANES, from += LANES, to += phases * LANES) {
+        const int whole = left >= phases * LANES;
+        vec v[MOST], mixed[MOST];
+#pragma GCC unroll 8
+        for (int k = 0; k < phases; k++) {
+            const float *at = from + k * apart;
+            v[k] = whole ? load(at) : load_lanes(at, lanes_of(0, (left - k + phases - 1) / phases));
+        }
+#pragma GCC unroll 3
+        for (int done = 1; done < phases; done *= 2) {
+#pragma GCC unroll 4
+            for (int k = 0; k < phases / 2; k++) {
+                mixed[2 * k] = first_pairs(v[k], v[k + phases / 2]);
+                mixed[2 * k + 1] = second_pairs(v[k], v[k + phases / 2]);
+            }
+#pragma GCC unroll 8
+            for (int k = 0; k < phases; k++) v[k] = mixed[k];
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < phases; k++) {
+            const vec clamped = vclamp(v[k], low, high);
+            if (whole) store(to + k * LANES, clamped);
+            else if (left > k * LANES) store_lanes(to + k * LANES, clamped, lanes_of(0, left - k * LANES));
+        }
     }
-    const int left = width - 2 * i;
-    if (left == 0) return;
-    const vec first = load_lanes(a + i, lanes_of(0, (left + 1) / 2)), second = load_lanes(b + i, lanes_of(0, left / 2));
-    store_lanes(to + 2 * i, vclamp(first_pairs(first, second), low, high), lanes_of(0, left));
-    if (left > LANES) store_lanes(to + 2 * i + LANES, vclamp(second_pairs(first, second), low, high), lanes_of(0, left - LANES));
 }
 
-/* Any number of phases, the rows of which are `apart` floats from one another. */
+/* The same for any number of phases. */
 static void join_any(const sparsec_step *s, const float *from, ptrdiff_t apart, float *to, int width) {
     const int stride = s->window.stride_width;
     for (int phase = 0; phase < stride; phase++, from += apart) {
         for (int i = phase, j = 0; i < width; i += stride, j++) to[i] = clamp(from[j], s->low, s->high);
+    }
+}
+
+static void join(const sparsec_step *s, const float *from, ptrdiff_t apart, float *to, int width) {
+    switch (s->window.stride_width) {
+        case 1: join_known(1, s, from, apart, to, width); break;
+        case 2: join_known(2, s, from, apart, to, width); break;
+        case 4: join_known(4, s, from, apart, to, width); break;
+        case 8: join_known(8, s, from, apart, to, width); break;
+        default: join_any(s, from, apart, to, width);
     }
 }
 
@@ -67,8 +96,7 @@ void NAME(interleave)(const sparsec_step *s, float *const *memory, void *scratch
         for (int64_t row = first; row < stop; row++, y += width) {
             const int in_plane = (int)(row % height);
             const float *from = x + in_plane % down * across * apart + (row / height * s->x.height + in_plane / down) * s->x.width;
-            if (across == 2) join_two(s, from, from + apart, y, width);
-            else join_any(s, from, apart, y, width);
+            join(s, from, apart, y, width);
         }
         if (s->posts) NAME(post)(s, memory, channel, first * width, (stop - first) * width);
         at += stop - first;
