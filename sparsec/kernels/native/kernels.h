@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 9
+#define SPARSEC_ABI 10
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
