@@ -211,9 +211,9 @@ class _Site:
             slots = matrix.entries * self._examine(packing.slots(slicing))
             counts = costs.slices(self._step, matrix, slicing, slots, processor)
             yield self._choice("slices", packed, counts, label=f"slices/{slicing.height}x{slicing.width}")
-        if matrix.density >= DENSE and not self._rows:
+        if matrix.density >= DENSE and not self._product.rows:
             counts = costs.dense(self._step, matrix, processor)
-            yield self._choice("dense", packing.filters(processor.isa.lanes, self._groups), counts)
+            yield self._choice("dense", packing.filters(processor.isa.lanes, self._product), counts)
         counts = costs.vector(self._step, matrix, DENSE_BLOCKS, processor)
         yield self._choice("vector", packing.stream(DENSE_BLOCKS, 1, pieces, self._product), counts)
 
