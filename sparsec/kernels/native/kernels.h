@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 10
+#define SPARSEC_ABI 11
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
