@@ -1,6 +1,6 @@
 """The coefficients of the cost model where no calibration was made, one set for each instruction set.
 
-They were measured on one machine by ``sparsec calibrate``, those of bytes that are far away in several runs, since they depend on what
+They were measured on one machine by ``sparsec calibrate``, those of bytes that are far away in several runs: they depend on what
 else the machine does.
 """
 
