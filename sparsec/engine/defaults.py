@@ -1,7 +1,7 @@
 """The coefficients of the cost model where no calibration was made, one set for each instruction set.
 
-They were measured on one machine by ``sparsec calibrate``, those of bytes that are far away in several runs: they depend on what
-else the machine does.
+They were measured on one machine by ``sparsec calibrate``, those of bytes that are far away in several runs: these depend on
+what else the machine does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _AVX512: Final = Coefficients(
     call=151.0,
     multiply=0.288,
     multiply_shared=0.259,
-    unaligned=0.128,
+    unaligned=0.16,
     multiply_dense=0.269,
     visit=0.276,
     spill=0.257,
