@@ -41,6 +41,9 @@ UNROLLED_TILINGS: Final = ((0, 0), (5, 0))
 DENSE: Final = 0.25
 """Weights of which at least so much is not zero may be multiplied with their zeros."""
 
+FEW_CHANNELS: Final = 32
+"""With more channels, what ``direct`` copies and multiplies with would not stay in the cache."""
+
 MOST_IDLE: Final = 1.1
 """Threads share out tiles where they take at most so many times as long as if all had the same to do."""
 
@@ -197,9 +200,10 @@ class _Site:
             cuts = {matrix.blocks(cut): cut for cut in map(wide.scaled, scales)}
             for cut in cuts.values():
                 yield from self._products(matrix, cut)
-        if self._step.kernel == "windows" and self._matrices[0].density >= DENSE:
+        single = self._matrices[0]
+        if self._step.kernel == "windows" and single.density >= DENSE and single.channels <= FEW_CHANNELS:
             isa = self._machine.processor.isa
-            counts = costs.direct(self._step, self._matrices[0], self._x, self._y, self._machine.processor)
+            counts = costs.direct(self._step, single, self._x, self._y, self._machine.processor)
             yield self._choice("direct", packing.filters(isa.filters, self._product), counts)
 
     def _vectors(self, matrix: Matrix) -> Iterator[Choice]:

@@ -31,6 +31,10 @@ BAND_FLOATS: Final = 1 << 14
 WAY_BYTES: Final = 4096
 """The addresses after which lines of the first-level cache share a set: a page, with few exceptions."""
 
+PAGE_BYTES: Final = 4096
+PAGES: Final = 64
+"""The size of a page of memory, and of how many a core keeps the translations at hand."""
+
 VALUE_BYTES: Final = 4
 ENTRY_BYTES: Final = 6
 SLOT_BYTES: Final = 5
@@ -48,6 +52,7 @@ class Coefficients:
         unaligned: each entry in groups of one row, for each line of ``sliding``, which are not aligned.
         multiply_dense: each row of ``direct`` for each column and line.
         visit: each entry for each tile.
+        page: each entry for each tile of a product that reads in place, where rows lie in more pages than are kept track of.
         spill: each entry for each line, where what a block meets is not in the first-level cache.
         spill_shared: the same in groups of four rows.
         far: each byte of a matrix that is not in the second-level cache, for each tile, and each such byte of input and output.
@@ -82,6 +87,7 @@ class Coefficients:
     unaligned: float
     multiply_dense: float
     visit: float
+    page: float
     spill: float
     spill_shared: float
     far: float
@@ -274,8 +280,11 @@ def flat(
     reach = min(row_bytes / gcd(x.pitch * VALUE_BYTES, WAY_BYTES), 1.0) if in_place else 1.0
     tiles = _Tiles(count, lines / count, matrix.taps * row_bytes, reach)
     counts = _products(step, matrix, cut, x, y, tiles, processor)
+    if in_place:
+        pages = matrix.width(cut) * min(x.pitch * VALUE_BYTES / PAGE_BYTES, 1.0)
+        return counts | {"page": counts["visit"] * max(1.0 - PAGES / pages, 0.0)}
     if step.kernel == "product":
-        return counts | ({} if in_place else {"copy": matrix.channels * lines})
+        return counts | {"copy": matrix.channels * lines}
     columns = matrix.channels * matrix.taps
     return counts | {_reading(step): columns * lines, "piece": columns * _pieces(step, x, y, count, lanes)}
 
@@ -389,7 +398,8 @@ def sliding(step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, proce
     bands = Bands.of(step, y, matrix, width, lanes)
     lines = _lines((bands.rows - 1) * bands.pitch + y.width, processor.isa)
     tiles = ceil(lines / _most_lines(matrix, processor.isa))
-    of_matrix = _Tiles(bands.count * tiles, lines / tiles, bands.read * bands.pitch * VALUE_BYTES / tiles)
+    reach = lines / tiles * lanes + (step.window.size[0] - 1) * step.window.dilations[0] * bands.pitch
+    of_matrix = _Tiles(bands.count * tiles, lines / tiles, reach * VALUE_BYTES)
     counts = _products(step, matrix, cut, x, y, of_matrix, processor)
     rows = bands.count * matrix.channels * bands.read
     # Sums are copied once more, row of positions by row.
