@@ -12,7 +12,7 @@
 
 enum {
     MEMORIES = 64,  /* the most memories of a call */
-    PARTS = 2,      /* into which a step is divided for each thread */
+    PARTS = 1,      /* into which a step is divided for each thread; each part prepares its panels anew, so that more cost more */
     SPINS = 1 << 14 /* how often a thread looks before it sleeps: some 20 microseconds */
 };
 
