@@ -77,7 +77,8 @@ def check(graph, batch, seed=0, tolerance=1e-5, threads=None):
     model = Model(lower(graph), threads=threads)
     for y, expected in zip(model.run(inputs), evaluate(graph, inputs), strict=True):
         assert y.shape == expected.shape
-        np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance * max(np.ptp(expected), np.abs(expected).max(), 1e-3))
+        # Gates weigh terms of about one, which may cancel.
+        np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance * max(np.ptp(expected), np.abs(expected).max(), 0.1))
     kernels = [step.kernel for step in model.plan(batch)]
     assert all(kernel.startswith("native/") for kernel in kernels), kernels
     return model
