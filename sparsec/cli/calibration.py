@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Measure this machine, so that the fastest kernel of each layer is chosen.
 
-    It takes about a second, on a machine that is idle meanwhile. The result is kept in the user's cache directory, for
+    It takes a few seconds, on a machine that is idle meanwhile. The result is kept in the user's cache directory, for
     this processor, instruction set and build of sparsec.
     """
     found = library.status().library

@@ -119,7 +119,7 @@ CASES: Final = (
     Case(_batch(48, 1), 1152, 0.1, function="sigmoid"),
     Case(_batch(100, 1), 10, 0.1),
 )
-"""What is timed: shapes as layers of usual networks have them, small enough that all take about a second."""
+"""What is timed: shapes as layers of usual networks have them, small enough that all take a few seconds."""
 
 
 @dataclass(frozen=True)

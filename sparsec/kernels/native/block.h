@@ -32,12 +32,6 @@ typedef struct {
 
 INLINE cursor begin(const sparsec_matrix *m) { return (cursor){m->runs, m->order, m->columns, m->values}; }
 
-/* Where each line of a tile goes in a row of the output. */
-typedef struct {
-    int32_t place;
-    lanes which;
-} line_place;
-
 /* What a block is multiplied with, and where its sums are. */
 typedef struct {
     const char *panel;

@@ -15,12 +15,6 @@ enum {
     PANEL_FLOATS = 1 << 15,       /* the size that a panel has at most, where a single row allows it */
 };
 
-/* Where a line of a band goes in a row of y. */
-typedef struct {
-    int32_t place;
-    lanes which;
-} line_place;
-
 typedef struct {
     int across, rows;                         /* lines in a row of positions, rows of positions in a band */
     ptrdiff_t phase_pitch, row_pitch, channel_pitch;
@@ -30,11 +24,6 @@ typedef struct {
     line_place *places;                       /* of each line in a row of y */
     int64_t bytes;
 } direct_plan;
-
-/* The input rows that so many rows of positions read. */
-static int rows_read(const sparsec_window *w, int rows) {
-    return (rows - 1) * w->stride_height + (w->height - 1) * w->dilation_height + 1;
-}
 
 static direct_plan plan_direct(const sparsec_step *s, void *scratch) {
     direct_plan p;

@@ -1,8 +1,13 @@
-/* Copying a row of positions into a panel. Whole vectors are written, so up to a vector beyond the row. */
+/* Rows of positions, and copying them into panels. Whole vectors are written, so up to a vector beyond the row. */
 #ifndef SPARSEC_ROWS_H
 #define SPARSEC_ROWS_H
 
 #include "vector.h"
+
+/* The input rows that so many rows of positions read. */
+INLINE int rows_read(const sparsec_window *w, int rows) {
+    return (rows - 1) * w->stride_height + (w->height - 1) * w->dilation_height + 1;
+}
 
 INLINE void clear_row(float *to, int count) {
     for (int i = 0; i < count; i += LANES) store(to + i, (vec){0});

@@ -21,9 +21,6 @@ typedef struct {
     int64_t bytes;
 } sliding_plan;
 
-/* The input rows that so many rows of positions read. */
-INLINE int rows_read(const sparsec_window *w, int rows) { return rows + (w->height - 1) * w->dilation_height; }
-
 static void cut_bands(sliding_plan *p, const sparsec_step *s, int widest, int most_rows) {
     const sparsec_window *w = &s->window;
     p->pitch = s->y.width + (w->width - 1) * w->dilation_width;

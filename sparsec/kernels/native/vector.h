@@ -202,6 +202,12 @@ INLINE void store_lanes(float *to, vec value, lanes which) {
 }
 #endif
 
+/* Where a line of a tile goes in a row of the output. */
+typedef struct {
+    int32_t place;
+    lanes which;
+} line_place;
+
 /* The lanes whose bits are set; others are zero, and are not read. */
 INLINE vec load_bits(const float *from, uint16_t bits) {
 #if SPARSEC_BYTES == 64

@@ -40,7 +40,7 @@ static windows_plan plan_windows(const sparsec_step *s, void *scratch) {
     p.tile_rows = (height + p.down - 1) / p.down;
     p.lines = (int)round_up(p.tile_rows * p.tile_width, LANES) / LANES;
     const int rows = p.lines * LANES / p.tile_width;
-    p.panel_rows = (rows - 1) * w->stride_height + (w->height - 1) * w->dilation_height + 1;
+    p.panel_rows = rows_read(w, rows);
     p.channel_pitch = round_up((ptrdiff_t)w->width * p.panel_rows * p.tile_width, LINE);
     int widest = 0, most_rows = 0;
     for (int i = 0; i < s->pieces; i++) {
