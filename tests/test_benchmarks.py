@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_bench import small_graph
 
 from sparsec.bench import Machine
-from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
 from sparsec.lowering import lower
-from sparsec.ops import make_node
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
@@ -295,17 +294,7 @@ def test_scipy_is_compared_where_it_has_the_product():
 
 
 def test_layers_whose_kernels_are_compared():
-    rng = np.random.default_rng(0)
-    window = {"strides": (1, 1), "dilations": (1, 1), "padding": "same"}
-    nodes = (
-        make_node("conv", "c", ["x", "c/kernel"], ["c"], **window),
-        make_node("relu", "r", ["c"], ["r"]),
-        make_node("reduce_mean", "m", ["r"], ["m"], axes=(1, 2)),
-        make_node("dense", "d", ["m", "d/kernel"], ["d"]),
-    )
-    weights = {"c/kernel": rng.standard_normal((3, 3, 3, 8), np.float32), "d/kernel": rng.standard_normal((8, 4), np.float32)}
-    x = Input("x", TensorType("float32", (symbol(BATCH), 6, 6, 3)))
-    found = list(choice.layers_of("net", lower(Graph((x,), (Port("y", "d"),), nodes, weights))))
+    found = list(choice.layers_of("net", lower(small_graph())))
     assert [layer.name for layer in found] == ["net c: 3x3x3x8 at 6x6", "net d: 8x4 at 1x1"]
 
 
