@@ -12,7 +12,6 @@
 
 enum {
     MEMORIES = 64,  /* the most memories of a call */
-    PARTS = 1,      /* into which a step is divided for each thread; each part prepares its panels anew, so that more cost more */
     SPINS = 1 << 14 /* how often a thread looks before it sleeps: some 20 microseconds */
 };
 
@@ -32,9 +31,9 @@ static void run_alone(const sparsec_call *c) {
 
 #if defined(SPARSEC_THREADS)
 
-/* The parts of the current step that a thread begins with, of which others take what it has not come to. */
+/* The part of the current step that a thread begins with, and others take if it has not come to that. */
 typedef struct {
-    _Alignas(64) atomic_ullong next; /* the step in the upper half, the next of its parts in the lower */
+    _Alignas(64) atomic_ullong step; /* twice its number, and one more when the part is taken */
 } lot;
 
 /*
@@ -66,51 +65,44 @@ static void pause_spinning(int spun) {
 
 static void begin_step(sparsec_pool *pool, uint64_t step) {
     atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
-    for (int i = 0; i < pool->threads; i++) atomic_store_explicit(&pool->lots[i].next, step << 32, memory_order_release);
+    for (int i = 0; i < pool->threads; i++) atomic_store_explicit(&pool->lots[i].step, 2 * step, memory_order_release);
 }
 
-/* Computes what is left of a lot, and returns how many parts that were. */
-static int run_lot(sparsec_pool *pool, int owner, int thread, int most, uint64_t *step) {
-    atomic_ullong *next = &pool->lots[owner].next;
-    for (int count = 0; count < most; count++) {
-        /* Those who only look do not hold up those who take. */
-        if ((atomic_load_explicit(next, memory_order_relaxed) & UINT32_MAX) >= PARTS) return count;
-        const uint64_t taken = atomic_fetch_add_explicit(next, 1, memory_order_acq_rel);
-        const int part = (int)(taken & UINT32_MAX);
-        if (part >= PARTS) return count;
-        *step = taken >> 32;
-        /* The call stays what it is until this part is done. */
-        const sparsec_call *c = &pool->work;
-        float *memory[MEMORIES];
-        const int64_t n = (int64_t)(*step / c->plan->steps);
-        for (int i = 0; i < c->plan->memories; i++) memory[i] = c->memory[i] + n * c->advance[i];
-        const sparsec_step *s = c->plan->step + *step % c->plan->steps;
-        run_step(c, s, memory, owner * PARTS + part, pool->threads * PARTS, thread);
-    }
-    return most;
-}
-
-/* Says that parts of a step are done; with the last of them begins the next step. */
-static void finish_parts(sparsec_pool *pool, int count, uint64_t step) {
-    const int parts = pool->threads * PARTS;
-    if (count == 0 || atomic_fetch_add_explicit(&pool->done, count, memory_order_acq_rel) + count < parts) return;
+/* Says that a part of a step is done; with the last of them begins the next step. */
+static void finish_part(sparsec_pool *pool, uint64_t step) {
+    if (atomic_fetch_add_explicit(&pool->done, 1, memory_order_acq_rel) + 1 < pool->threads) return;
     if (step + 1 < (uint64_t)pool->work.times * pool->work.plan->steps) begin_step(pool, step + 1);
     else atomic_store_explicit(&pool->open, 0, memory_order_release);
 }
 
+/* Computes a part of the current step unless somebody has taken it, and says whether it did. */
+static int run_part(sparsec_pool *pool, int part, int thread) {
+    atomic_ullong *lot = &pool->lots[part].step;
+    /* Those who only look do not hold up those who take. */
+    if (atomic_load_explicit(lot, memory_order_relaxed) & 1) return 0;
+    const uint64_t found = atomic_fetch_or_explicit(lot, 1, memory_order_acq_rel), step = found / 2;
+    if (found & 1) return 0;
+    /* The call stays what it is until this part is done. */
+    const sparsec_call *c = &pool->work;
+    float *memory[MEMORIES];
+    const int64_t n = (int64_t)(step / c->plan->steps);
+    for (int i = 0; i < c->plan->memories; i++) memory[i] = c->memory[i] + n * c->advance[i];
+    run_step(c, c->plan->step + step % c->plan->steps, memory, part, pool->threads, thread);
+    finish_part(pool, step);
+    return 1;
+}
+
+/*
+ * Computes parts until the call is done: the thread's own as long as there is one, since what it reads was mostly written by the
+ * same thread, and then others.
+ */
 static void take_part(sparsec_pool *pool, int thread) {
     for (int spun = 0; atomic_load_explicit(&pool->open, memory_order_acquire); spun++) {
-        uint64_t step = 0;
-        int count = run_lot(pool, thread, thread, PARTS, &step);
-        finish_parts(pool, count, step);
-        for (int i = 1; i < pool->threads; i++) {
-            const int owner = (thread + i) % pool->threads;
-            while (run_lot(pool, owner, thread, 1, &step)) {
-                finish_parts(pool, 1, step);
-                count = 1;
-            }
+        for (int i = 0; i < pool->threads;) {
+            const int found = run_part(pool, (thread + i) % pool->threads, thread);
+            i = found ? 0 : i + 1;
+            if (found) spun = 0;
         }
-        if (count) spun = 0;
         pause_spinning(spun);
     }
 }
