@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
 from sparsec.kernels import library
 from sparsec.kernels.filters import FilterGroups
 from sparsec.kernels.library import Window
-from sparsec.kernels.streams import Blocks, Stream
+from sparsec.kernels.streams import Blocks, Places, Stream
 from sparsec.lowering import lower
 from sparsec.ops import OPS, make_node
 from sparsec.ops.windows import axis_pads
@@ -49,11 +50,16 @@ def structures(pieces):
 
 
 @st.composite
-def packed(draw, matrix, channels, taps):
+def packed(draw, matrix, channels, taps, places_of=lambda height: None):
     """A matrix as some pieces, in blocks and groups of rows of any size."""
     block = draw(st.sampled_from([1, 3, 8, 1000])) * taps
     height, count = draw(st.sampled_from([1, 4])), draw(st.sampled_from([1, 1, 3]))
-    return Stream.pieces(csr_of(matrix), channels, taps, Blocks(1, block, block), height, count)
+    return Stream.pieces(csr_of(matrix), channels, taps, Blocks(1, block, block), height, count, places_of(height))
+
+
+def places_of(window, attrs, height):
+    """Where ``windows`` has what the columns of a matrix meet."""
+    return Places(window, attrs["strides"][0], attrs["dilations"][0], library.status().library.isa.lines[height > 1])
 
 
 @st.composite
@@ -152,13 +158,14 @@ def test_convolutions(kernel, isa, data):
         most = data.draw(st.sampled_from([2, 4, library.status().library.isa.filters]))
         pieces = [FilterGroups.pack(csr_of(matrix), channels, taps, most)]
     else:
-        pieces = data.draw(packed(matrix, channels, taps))
+        places = partial(places_of, window, attrs) if kernel == "windows" else lambda height: None
+        pieces = data.draw(packed(matrix, channels, taps, places))
     (top, _), (left, _) = axis_pads(attrs, sizes, window)
     y = run_step(
         *(kernel, x, expected.shape),
         weights=structures(pieces),
         pieces=len(pieces),
-        options=data.draw(st.sampled_from([(0,), (2,), (4,)])),
+        options=data.draw(st.sampled_from([(0,), (2,), (4,), (7,), (16,)])),
         window=Window(*window, *attrs["strides"], *attrs["dilations"], top, left),
         threads=data.draw(threads),
         **keywords,
@@ -174,7 +181,8 @@ def test_what_is_not_finite_reaches_what_it_is_multiplied_with(kernel, bad, isa)
     matrix = sparse(rng, (8, 8), 0.5)
     x = rng.standard_normal((1, 3, 6, 8)).astype(np.float32)
     x[0, 1, 2, 3] = bad
-    (piece,) = pieces = Stream.pieces(csr_of(matrix), 8, 1, Blocks(1, 4, 4), 1, 1)
+    places = places_of((1, 1), {"strides": (1, 1), "dilations": (1, 1)}, 1) if kernel == "windows" else None
+    (piece,) = pieces = Stream.pieces(csr_of(matrix), 8, 1, Blocks(1, 4, 4), 1, 1, places)
     y = run_step(kernel, x, x.shape, weights=structures(pieces), low=-3.0, high=3.0)
     reached = matrix[:, 3] != 0
     assert np.all(np.isfinite(np.delete(y.reshape(-1, 8), 8, axis=0)))
@@ -227,6 +235,7 @@ def test_streams_keep_every_entry(rows, channels, taps, density, height, count, 
     csr = csr_of(matrix)
     for pieces in (
         Stream.pieces(csr, channels, taps, Blocks(13, 96, 256), height, count),
+        Stream.pieces(csr, channels, taps, Blocks(13, 96, 256), height, count, Places((taps, 1), 2, 3, 8)),
         [FilterGroups.pack(csr, channels, taps, 2 * count)],
     ):
         assert 1 <= len(pieces) <= count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_steps import Memory, post, run_step
-from test_native import csr_of, structures
+from test_native import csr_of, places_of, structures
 
 from sparsec.kernels import library
 from sparsec.kernels.library import Window
@@ -52,4 +52,18 @@ def test_after_products(operand, isa):
         memory, posts, reference = following(rng, operand, shape)
         pieces = Stream.pieces(csr_of(matrix), shape[-1], 1, Blocks(1, 8, 8), 1, 1)
         y = run_step("product", x, shape, memory=memory, weights=structures(pieces), posts=posts)
+        np.testing.assert_allclose(y, reference(x.astype(float) @ matrix.T), rtol=1e-5, atol=2e-5, err_msg=str(shape))
+
+
+@pytest.mark.parametrize("operand", OPERANDS)
+def test_after_windows(operand, isa):
+    rng = np.random.default_rng(2)
+    for shape in SHAPES:
+        x = rng.standard_normal(shape).astype(np.float32)
+        matrix = rng.standard_normal((shape[-1], shape[-1])).astype(np.float32)
+        memory, posts, reference = following(rng, operand, shape)
+        places = places_of((1, 1), {"strides": (1, 1), "dilations": (1, 1)}, 1)
+        pieces = Stream.pieces(csr_of(matrix), shape[-1], 1, Blocks(1, 8, 8), 1, 1, places)
+        given = {"memory": memory, "weights": structures(pieces), "posts": posts, "options": (3,)}
+        y = run_step("windows", x, shape, **given)
         np.testing.assert_allclose(y, reference(x.astype(float) @ matrix.T), rtol=1e-5, atol=2e-5, err_msg=str(shape))

@@ -11,11 +11,8 @@ from sparsec.engine import costs, packing
 from sparsec.engine.costs import Coefficients, Matrix, Processor
 from sparsec.engine.steps import LINE, Planes, Step
 from sparsec.kernels import Packing, WeightStore
-from sparsec.kernels.streams import BATCH_BLOCKS, DENSE_BLOCKS, POINTWISE_BLOCKS, WINDOW_BLOCKS, Blocks
+from sparsec.kernels.streams import BATCH_BLOCKS, DENSE_BLOCKS, MAX_COLUMNS, POINTWISE_BLOCKS, WINDOW_BLOCKS, Blocks, Places
 from sparsec.kernels.weights import Examination
-
-MOST_ACROSS: Final = 4
-"""The tiles into which a row of positions may be cut beyond need."""
 
 MOST_FILLING: Final = 2.5
 """Groups of four rows that multiply more than so many times the elements that are not zero are no candidates."""
@@ -237,18 +234,20 @@ class _Site:
             yield self._choice(
                 "sliding", self._packing(matrix, cut, self._y.samples * self._y.height), counts, label=f"sliding/{form}"
             )
-        for across in range(1, MOST_ACROSS + 1):
-            if across == 1 or self._y.width > (across - 1) * processor.isa.lanes:
-                counts = costs.windows(self._step, matrix, cut, self._x, self._y, processor, across)
-                packed = self._packing(matrix, cut, costs.window_tiles(self._step, matrix, self._y, processor, across))
-                yield self._choice("windows", packed, counts, across, label=f"windows/{form}/{across}")
+        places = costs.places(self._step, matrix, processor)
+        if matrix.width(cut) * places.of_channel > MAX_COLUMNS:
+            return
+        for stacks in costs.stacks(self._step, matrix, self._y, processor):
+            counts = costs.windows(self._step, matrix, cut, self._x, self._y, processor, stacks)
+            packed = self._packing(matrix, cut, stacks.tiles, places)
+            yield self._choice("windows", packed, counts, stacks.strips, label=f"windows/{form}/{stacks.strips}")
 
-    def _packing(self, matrix: Matrix, cut: Blocks, tiles: int) -> Packing:
+    def _packing(self, matrix: Matrix, cut: Blocks, tiles: int, places: Places | None = None) -> Packing:
         """In one piece where threads can share out tiles evenly, else with some of the rows for each thread."""
         threads = self._machine.threads
         turns = ceil(tiles / threads)
         pieces = threads if turns * threads > MOST_IDLE * tiles else 1
-        return packing.stream(cut, matrix.height, pieces, self._product)
+        return packing.stream(cut, matrix.height, pieces, self._product, places)
 
     def _tilings(self, kernel: str, matrix: Matrix) -> tuple[tuple[int, int], ...]:
         if kernel == "unrolled":

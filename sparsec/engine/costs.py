@@ -14,7 +14,7 @@ from typing import Final
 from sparsec.engine.steps import LINE, Planes, Step
 from sparsec.kernels.filters import group_height
 from sparsec.kernels.library import Isa, Slicing
-from sparsec.kernels.streams import Blocks
+from sparsec.kernels.streams import Blocks, Places
 
 NEAR: Final = 1024
 """The pitch up to which a product reads its input in place; as in ``native/product.c``."""
@@ -64,10 +64,10 @@ class Coefficients:
         copy: each line of an input that is copied as it is.
         gather: each line copied into the panel of a convolution.
         gather_strided: the same with strides.
-        read: the same in ``unrolled`` with a stride of one.
+        read: the same in ``unrolled`` and ``windows`` with a stride of one.
         read_paired: with a stride of two.
-        row: each row of positions copied into the panel of ``windows``.
-        piece: each row of positions that is copied into the panel of ``unrolled`` by itself, or joined to a line.
+        row: each row of positions copied into the panel of ``sliding`` or ``direct``.
+        piece: each row of positions copied into the panel of ``unrolled`` by itself, or there or in ``windows`` joined to a line.
         entry: each entry of a matrix times one vector.
         entry_row: each row of a block of it.
         slot_few: each entry of the slices of a matrix, padding included, times one vector, where slices have few rows.
@@ -313,53 +313,67 @@ def _gathering(step: Step) -> str:
 
 
 @dataclass(frozen=True)
-class WindowTiles:
+class Stacks:
     """How ``windows`` cuts its output; as ``plan_windows`` does in ``native/windows.c``.
 
     Attributes:
-        count: of the tiles of all samples.
-        lines: of a tile.
-        rows: copied into the panel of a tile for each channel.
-        row_lines: of such a row.
+        strips: into which what is beside the whole lines of a row is cut.
+        tiles: of all samples.
+        lines: of all tiles.
+        read: rows that all tiles read.
+        joined: rows that they read once more, for another strip of a line.
     """
 
-    count: int
+    strips: int
+    tiles: int
     lines: int
-    rows: int
-    row_lines: int
+    read: int
+    joined: int
 
     @classmethod
-    def of(cls, step: Step, y: Planes, most: int, lanes: int, across: int) -> WindowTiles:
-        """Those of a step whose rows of positions are cut into at least ``across`` tiles."""
-        window, room = step.window, most * lanes
-        if 2 * y.width <= lanes:
-            across, width = 1, next(size for size in (4, 8, 16) if size >= y.width and lanes % size == 0)
-        else:
-            across = max(ceil(y.width / room), min(across, ceil(y.width / lanes)))
-            width = ceil(ceil(y.width / across) / lanes) * lanes
-        down = ceil(y.height / (room // width))
-        lines = ceil(ceil(y.height / down) * width / lanes)
-        rows = lines * lanes // width
-        read = (rows - 1) * window.strides[0] + (window.size[0] - 1) * window.dilations[0] + 1
-        return cls(y.samples * down * across, lines, window.size[1] * read, ceil(width / lanes))
+    def of(cls, step: Step, y: Planes, most: int, lanes: int, strips: int) -> Stacks:
+        """Those of a step with so many strips."""
+        window, beside = step.window, y.width % lanes
+        heights = [y.height] * (y.width // lanes)
+        height = ceil(y.height / strips)
+        heights += [height] * ceil(strips * beside / lanes)
+        tiles, reach = sum(ceil(each / most) for each in heights), (window.size[0] - 1) * window.dilations[0] + 1
+        read = (sum(heights) - tiles) * window.strides[0] + tiles * reach
+        again = (height - ceil(height / most)) * window.strides[0] + ceil(height / most) * reach if beside else 0
+        found = (tiles, sum(heights), read, (strips - 1) * again)
+        return cls(strips, *(y.samples * each for each in found))
+
+    @classmethod
+    def worthwhile(cls, step: Step, y: Planes, most: int, lanes: int) -> list[Stacks]:
+        """Without strips, and with those that leave the fewest lanes empty."""
+        if y.width % lanes == 0:
+            return [cls.of(step, y, most, lanes, 1)]
+        heights = {ceil(y.height / strips) for strips in range(1, lanes + 1)}
+        found = [cls.of(step, y, most, lanes, ceil(y.height / height)) for height in sorted(heights, reverse=True)]
+        best = min(found, key=lambda stacks: stacks.lines)
+        return [found[0], best] if best.lines < found[0].lines else [found[0]]
 
 
-def window_tiles(step: Step, matrix: Matrix, y: Planes, processor: Processor, across: int) -> int:
-    """The number of tiles of ``windows``."""
-    return WindowTiles.of(step, y, _most_lines(matrix, processor.isa), processor.isa.lanes, across).count
+def places(step: Step, matrix: Matrix, processor: Processor) -> Places:
+    """Where ``windows`` has what the columns of its matrix meet."""
+    window = step.window
+    return Places(window.size, window.strides[0], window.dilations[0], _most_lines(matrix, processor.isa))
+
+
+def stacks(step: Step, matrix: Matrix, y: Planes, processor: Processor) -> list[Stacks]:
+    """How ``windows`` may cut its output."""
+    return Stacks.worthwhile(step, y, _most_lines(matrix, processor.isa), processor.isa.lanes)
 
 
 def windows(
-    step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, processor: Processor, across: int
+    step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, processor: Processor, cuts: Stacks
 ) -> dict[str, float]:
     """The counts of ``windows``."""
-    lanes = processor.isa.lanes
-    tiles = WindowTiles.of(step, y, _most_lines(matrix, processor.isa), lanes, across)
-    copied = tiles.rows * tiles.row_lines
-    of_matrix = _Tiles(tiles.count, tiles.lines, copied * lanes * VALUE_BYTES)
-    rows = tiles.count * matrix.channels * tiles.rows
-    counts = _products(step, matrix, cut, x, y, of_matrix, processor)
-    return counts | {_gathering(step): rows * tiles.row_lines, "row": rows}
+    columns, lanes = step.window.size[1], processor.isa.lanes
+    panel = columns * cuts.read / cuts.tiles * lanes * VALUE_BYTES
+    counts = _products(step, matrix, cut, x, y, _Tiles(cuts.tiles, cuts.lines / cuts.tiles, panel), processor)
+    copied = matrix.channels * columns
+    return counts | {_reading(step): copied * cuts.read, "piece": copied * cuts.joined}
 
 
 @dataclass(frozen=True)

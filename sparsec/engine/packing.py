@@ -20,7 +20,7 @@ from sparsec.ir import Array
 from sparsec.kernels import Packing, Weight
 from sparsec.kernels.filters import FilterGroups
 from sparsec.kernels.library import Slicing
-from sparsec.kernels.streams import Blocks, SliceStream, Stream, rows_of
+from sparsec.kernels.streams import Blocks, Places, SliceStream, Stream, rows_of
 from sparsec.kernels.weights import Examination, Source
 
 SHARED: Final = 4
@@ -115,7 +115,7 @@ def _arrange(csr: Csr, weight: Weight, phases: Phases | None) -> tuple[Csr, Weig
     return (csr, weight) if phases is None else (phases.arrange(csr, weight), phases.weight(weight))
 
 
-def stream(blocks: Blocks, height: int, pieces: int, product: Product) -> Packing:
+def stream(blocks: Blocks, height: int, pieces: int, product: Product, places: Places | None = None) -> Packing:
     """Rows one by one, or in groups of ``height`` that share their columns, cut into blocks of channels.
 
     Args:
@@ -123,12 +123,14 @@ def stream(blocks: Blocks, height: int, pieces: int, product: Product) -> Packin
         height: of a group.
         pieces: into which rows are divided; where the product has rows of its own, each part for itself.
         product: what the weight is used for.
+        places: of the columns, for ``windows``.
     """
 
     def pack(csr: Csr, weight: Weight) -> list[Stream]:
-        return Stream.pieces(csr, weight.shape[-2], prod(weight.shape[:-2]), blocks, height, pieces)
+        return Stream.pieces(csr, weight.shape[-2], prod(weight.shape[:-2]), blocks, height, pieces, places)
 
-    return _packing(f"stream/{blocks.least}-{blocks.most}-{blocks.entries}/{height}/{pieces}", pack, product)
+    name = f"stream/{blocks.least}-{blocks.most}-{blocks.entries}/{height}/{pieces}"
+    return _packing(name if places is None else f"{name}/{places.name}", pack, product)
 
 
 def filling(csr: Csr, weight: Weight) -> float:

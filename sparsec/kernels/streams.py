@@ -9,6 +9,7 @@ import ctypes
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import ceil
 from typing import Any, Final
 
 import numpy as np
@@ -41,6 +42,54 @@ class Blocks:
     def scaled(self, scale: float) -> Blocks:
         """Blocks so many times as wide."""
         return Blocks(round(self.entries * scale), round(self.least * scale), round(self.most * scale))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the panel of ``windows`` has what the columns of a block meet, in lines; as in ``native/windows.c``.
+
+    Attributes:
+        size: of the window.
+        stride: of its rows.
+        dilation: of its rows.
+        most: the lines that a tile has at most.
+    """
+
+    size: tuple[int, int]
+    stride: int
+    dilation: int
+    most: int
+
+    @property
+    def name(self) -> str:
+        """A short name."""
+        return f"{self.size[0]}x{self.size[1]}/{self.stride}-{self.dilation}-{self.most}"
+
+    @property
+    def _phase(self) -> int:
+        return ceil(((self.most - 1) * self.stride + (self.size[0] - 1) * self.dilation + 1) / self.stride)
+
+    @property
+    def of_channel(self) -> int:
+        """Lines from a channel to the next."""
+        return self.size[1] * self.stride * self._phase
+
+    @cached_property
+    def _taps(self) -> Array:
+        row, column = np.divmod(np.arange(self.size[0] * self.size[1]), self.size[1])
+        skipped, phase = np.divmod(row * self.dilation, self.stride)
+        return (column * self.stride + phase) * self._phase + skipped
+
+    def of_columns(self, channels: int) -> Array:
+        """The places of the columns of so many channels."""
+        return (np.arange(channels)[:, None] * self.of_channel + self._taps).reshape(-1)
+
+    def columns(self, places: Array) -> Array:
+        """The columns that have these places."""
+        channel, place = np.divmod(places, self.of_channel)
+        tap = np.zeros(self.of_channel, np.int64)
+        tap[self._taps] = np.arange(len(self._taps))
+        return channel * len(self._taps) + tap[place]
 
 
 DENSE_BLOCKS: Final = Blocks(26, 128, 512)
@@ -84,7 +133,10 @@ def _runs(lengths: Array, blocks: Array, count: int) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Stream:
-    """``sparsec_matrix``: a sparse matrix ``[rows, taps * channels]`` in blocks of channels and groups of ``height`` rows."""
+    """``sparsec_matrix``: a sparse matrix ``[rows, taps * channels]`` in blocks of channels and groups of ``height`` rows.
+
+    With ``places`` its columns are those, for ``windows``.
+    """
 
     rows: int
     channels: int
@@ -96,9 +148,12 @@ class Stream:
     order: Array
     columns: Array
     values: Array
+    places: Places | None = None
 
     @classmethod
-    def pack(cls, csr: Csr, channels: int, taps: int, cut: Blocks = DENSE_BLOCKS, height: int = 1) -> Stream:
+    def pack(
+        cls, csr: Csr, channels: int, taps: int, cut: Blocks = DENSE_BLOCKS, height: int = 1, places: Places | None = None
+    ) -> Stream:
         """Packs compressed rows, whose columns are the channels of each element of the window in turn."""
         rows = len(csr.pointers) - 1
         groups, columns = -(-rows // height), channels * taps
@@ -119,15 +174,19 @@ class Stream:
         counts, runs = _runs(sorted_lengths[named], np.nonzero(named)[0], blocks)
         starts = np.minimum(np.arange(blocks + 1) * width, channels).astype(np.int32)
         order = (by_length[named] * height).astype(np.int32)
-        return cls(rows, channels, taps, height, starts, counts, runs, order, *packer.entries(begins))
+        found, values = packer.entries(begins)
+        if places is not None:
+            found = places.of_columns(width).astype(np.uint16)[found]
+        return cls(rows, channels, taps, height, starts, counts, runs, order, found, values, places)
 
     def csr(self) -> Csr:
         """The compressed rows."""
         of_run = np.repeat(np.arange(len(self.counts)), self.counts)
         per_row = np.repeat(self.runs[:, 0], self.runs[:, 1])
         block = np.repeat(np.repeat(of_run, self.runs[:, 1]), per_row)
-        place, tap = np.divmod(self.columns.astype(np.int64), self.taps)
-        column = tap * self.channels + self.starts[block] + place
+        in_block = self.columns.astype(np.int64)
+        channel, tap = np.divmod(in_block if self.places is None else self.places.columns(in_block), self.taps)
+        column = tap * self.channels + self.starts[block] + channel
         first = np.repeat(self.order, per_row)
         if self.height == 1:
             return _to_csr(first, column, self.values.reshape(-1), self.rows, self.channels * self.taps)
@@ -156,9 +215,11 @@ class Stream:
         return Matrix(*sizes, *map(_address, self._arrays))
 
     @classmethod
-    def pieces(cls, csr: Csr, channels: int, taps: int, cut: Blocks, height: int, count: int) -> list[Stream]:
+    def pieces(
+        cls, csr: Csr, channels: int, taps: int, cut: Blocks, height: int, count: int, places: Places | None = None
+    ) -> list[Stream]:
         """Packs compressed rows as some matrices, of about as many entries each."""
-        return [cls.pack(part, channels, taps, cut, height) for part in _divide(csr, count)]
+        return [cls.pack(part, channels, taps, cut, height, places) for part in _divide(csr, count)]
 
 
 def _to_csr(row: Array, column: Array, values: Array, rows: int, columns: int) -> Csr:

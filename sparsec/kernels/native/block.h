@@ -47,7 +47,8 @@ typedef struct {
     float low, high;
     float *out;               /* row 0, where lines go to other places when all is added; null where they stay */
     ptrdiff_t out_pitch;
-    const line_place *places; /* of each line in a row of out and of residual; null where they are as in sums */
+    const line_place *places; /* [parts, lines] in a row of out and of residual; null where lines are as in sums */
+    int parts;                /* that a line has, which go to different places */
 } target;
 
 INLINE const vec *meets(const target *t, uint16_t column) {
@@ -92,7 +93,10 @@ INLINE void begin_row(const int lines, const int halves, const target *t, int ro
         for (int j = 0; j < lines; j++) sums->line[j] += load(from + j * LANES);
         if (halves) sums->tail += *(const half *)(from + lines * LANES);
     } else {
-        for (int j = 0; j < lines; j++) sums->line[j] += load_lanes(from + t->places[j].place, t->places[j].which);
+        for (int part = 0; part < t->parts; part++) {
+            const line_place *at = t->places + part * lines;
+            for (int j = 0; j < lines; j++) sums->line[j] += load_lanes(from + at[j].place, at[j].which);
+        }
     }
 }
 
@@ -111,9 +115,10 @@ INLINE void end_row(const int lines, const int halves, const target *t, int row,
         for (int j = 0; j < lines; j++) store(to + j * LANES, vclamp(sums->line[j], low, high));
         if (halves) *(half *)(to + lines * LANES) = clamp_half(sums->tail, first_half(low), first_half(high));
     } else {
+        for (int part = 0; part < t->parts; part++) {
+            const line_place *at = t->places + part * lines;
 #pragma GCC unroll 8
-        for (int j = 0; j < lines; j++) {
-            store_lanes(to + t->places[j].place, vclamp(sums->line[j], low, high), t->places[j].which);
+            for (int j = 0; j < lines; j++) store_lanes(to + at[j].place, vclamp(sums->line[j], low, high), at[j].which);
         }
     }
 }

@@ -72,14 +72,15 @@ static void apply_gate(const sparsec_step *s, const sparsec_post *post, const fl
 
 void NAME(post_rows)(const sparsec_step *s, float *const *memory, int64_t row, int64_t rows, int64_t first, int64_t count) {
     const region of = {row_of(&s->y, memory, row) + first, rows, s->y.pitch, count};
-    /* Rows become one where what is between them is padding. */
+    /* Whole rows become one, since what is between them is padding. */
     const region joined = {of.y, 1, of.pitch, (rows - 1) * of.pitch + count};
+    const int whole = count == positions(&s->y) && of.pitch - count < LINE;
     for (int i = 0; i < s->posts; i++) {
         const sparsec_post *post = s->post + i;
         const float *value = post->operand >= SPARSEC_VALUE ? row_of(&post->value, memory, row) : NULL;
         switch (post->operand) {
             case SPARSEC_NUMBER:
-                apply_to(post, of.pitch - count < LINE ? &joined : &of, &(operand){.numbers = &post->a});
+                apply_to(post, whole ? &joined : &of, &(operand){.numbers = &post->a});
                 break;
             case SPARSEC_CHANNEL: apply_to(post, &of, &(operand){.numbers = post->channel + row, .pitch = 1}); break;
             case SPARSEC_VALUE: apply_to(post, &of, &(operand){.from = value + first, .pitch = post->value.pitch}); break;

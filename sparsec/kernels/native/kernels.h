@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 11
+#define SPARSEC_ABI 12
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -48,7 +48,7 @@ typedef struct {
  * A sparse matrix [rows, taps * channels], cut into blocks of consecutive channels. `height` rows share their columns, and are
  * a group. In a block, groups are sorted by how many entries they have there, and groups of equal count form a run; the first
  * and the last block name every group. The entries of one group in one block lie together; the column of an entry is
- * (channel - first channel of the block) * taps + tap. Rows after the last are zero.
+ * (channel - first channel of the block) * taps + tap; what it is for windows, windows.c says. Rows after the last are zero.
  */
 typedef struct {
     int32_t rows, channels, taps, blocks;
@@ -168,11 +168,11 @@ typedef struct {
  *              options[0] is the most lines of a tile, 0 for as many as there can be; options[1] is 1
  *              where panels are copied; extra is a value with one position by whose rows those of x are multiplied before,
  *              or none
- *   windows    a convolution; weights as in product, with a tap for each element of the window; options[0] is into how many
- *              tiles a row of positions is cut at least
- *   sliding    a convolution without strides; weights as in windows
+ *   windows    a convolution; weights as in product, with a tap for each element of the window, and columns as windows.c says;
+ *              options[0] is into how many strips, one below the other, what is beside the whole lines of a row is cut
+ *   sliding    a convolution without strides; weights as in unrolled
  *   direct     a convolution; weights is one sparsec_filters, of at most 6 rows in a group where there are 16 registers
- *   unrolled   a convolution; weights as in windows, options as in product
+ *   unrolled   a convolution; weights as in product, with a tap for each element of the window; options as in product
  *              (neither this nor product computes values with one position)
  *   vector     x, which has one position, times a sparse matrix
  *   slices     the same, where weights is sparsec_slices[pieces]

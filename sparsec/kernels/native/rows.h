@@ -38,4 +38,17 @@ INLINE void copy_row(const int known, int stride, float *to, const float *row, i
     }
 }
 
+/* What neighbouring lanes meet one stride apart, which is 1 or 2: bits say which elements of the one or two vectors are read. */
+INLINE vec read_line(const int stride, const float *from, const uint16_t *bits) {
+    if (stride == 1) return load_bits(from, bits[0]);
+    return evens(load_bits(from, bits[0]), load_bits(from + LANES, bits[1]));
+}
+
+/* Every stride-th of the elements first <= i < stop of a vector, from one that lies so many strides before or after it on. */
+INLINE uint16_t bits_of(int stride, int first, int stop) {
+    const uint32_t to = stop >= LANES ? (1u << LANES) - 1 : stop <= 0 ? 0 : (1u << stop) - 1;
+    const uint32_t from = first >= LANES ? (1u << LANES) - 1 : first <= 0 ? 0 : (1u << first) - 1;
+    return (uint16_t)(to & ~from & (stride == 1 ? 0xffffu : 0x5555u));
+}
+
 #endif

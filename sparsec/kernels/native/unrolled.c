@@ -125,19 +125,13 @@ static void find_reading(const sparsec_step *s, int64_t position, int lines, rea
                 const int stop = least(at->count, (s->x.width - left + stride - 1) / stride);
                 if (first >= stop) continue;
                 const int lane = stretches[k].lane, slot = stretches[k].slot;
-                const uint64_t which = (1ull << stride * (lane + stop)) - (1ull << stride * (lane + first));
-                const uint64_t read = stride == 1 ? which : which & 0x5555555555555555u;
                 for (int half = 0; half < stride; half++) {
-                    bits[slot * stride + half] |= (uint16_t)(read >> half * LANES & ((1u << LANES) - 1));
+                    const int begin = stride * (lane + first) - half * LANES, end = stride * (lane + stop) - half * LANES;
+                    bits[slot * stride + half] |= bits_of(stride, begin, end);
                 }
             }
         }
     }
-}
-
-INLINE vec read_line(const int stride, const float *from, const uint16_t *bits) {
-    if (stride == 1) return load_bits(from, bits[0]);
-    return evens(load_bits(from, bits[0]), load_bits(from + LANES, bits[1]));
 }
 
 INLINE void copy_lines(

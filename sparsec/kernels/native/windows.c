@@ -1,210 +1,267 @@
 /*
  * Convolutions with a sparse matrix and any window.
  *
- * A tile is some rows of positions of one sample, each padded to whole vectors, or two and more rows in a vector where they
- * are short. For a tile and a block of channels a panel is copied from x, [channels, column of the window, input row by phase,
- * tile_width]: what one element of the window meets in neighbouring positions lies together there, with zeros where the window
- * leaves the input, and every element of the window finds its vectors aligned.
+ * Positions are computed in stacks: the lines of a stack lie one row of positions below the other. Where a line is not filled by
+ * one row, it has the ends of several, whose rows lie as far apart as the stack is high. So what one element of the window meets
+ * is as many lines below what another does as there are rows between them, whatever the width of the output.
+ *
+ * A tile is some lines of a stack. For a tile and a block of channels a panel is copied from x, [channels, column of the window,
+ * input row by phase]: every element of the window finds its lines there one below the other and aligned, with zeros where the
+ * window leaves the input. Panels are as large as the tile with the most lines needs, so that the place of what an element
+ * meets in the first line is the same for all sizes of x and y; the column of an entry is that place, in lines:
+ *
+ *   ((channel - first channel of the block) * width + column) * rows + row % stride * (rows / stride) + row / stride
+ *
+ * for the element at `column` and `row`, a multiple of the dilation, of a window whose tiles read `rows`, in whole strides.
  */
 #include "block.h"
 #include "rows.h"
 
+/* Lanes of a line that lie side by side in a row of positions, and so in all lines of a tile, and what they meet of a channel. */
 typedef struct {
-    int tile_rows, tile_width, lines; /* a tile */
-    int down, across;                 /* how many tiles there are in a sample */
-    int panel_rows;                   /* input rows that a tile reads */
-    int per_line;                     /* rows of positions in a line, where they are short; else 0 */
-    ptrdiff_t channel_pitch;
-    float *panel, *sums;
-    int32_t *offsets;
+    int lane, count;
+    int column;       /* of positions, that of the first lane */
+    int row, rows;    /* of positions, that of the first line; how many lines have one */
+    int first, stop;  /* the rows that the tile reads which lie in x */
+    ptrdiff_t from;   /* floats from the channel to what lane 0 meets in the first of these rows, whether or not that lies in x */
+    const uint16_t *bits; /* [columns of the window, stride where that is 1 or 2] of the lanes that are read */
+} strip;
+
+typedef struct {
+    int whole;                 /* stacks that a single row fills */
+    int width, height, stacks; /* of what lies beside them: columns, lines of a stack, and how many stacks */
+    int most;                  /* lines of a tile */
+    int tiles;                 /* of a sample */
+    int rows;                  /* of a panel, in whole phases: what a tile with the most lines reads */
+    strip *strips;
+    uint16_t *bits;
     line_place *places;
+    float *panel, *sums;
     int64_t bytes;
 } windows_plan;
+
+static int tiles_of(const windows_plan *p, int height) { return (height + p->most - 1) / p->most; }
 
 static windows_plan plan_windows(const sparsec_step *s, void *scratch) {
     windows_plan p;
     const sparsec_matrix *pieces = s->weights;
     const sparsec_window *w = &s->window;
-    const int room = most_lines(pieces) * LANES, height = s->y.height, width = s->y.width;
-    if (2 * width <= LANES) {
-        p.across = 1;
-        p.tile_width = (int)round_up(width, 4);
-        while (LANES % p.tile_width) p.tile_width += 4;
-        p.per_line = LANES / p.tile_width;
-    } else {
-        p.across = most((width + room - 1) / room, least(s->options[0], (width + LANES - 1) / LANES));
-        p.tile_width = (int)round_up((width + p.across - 1) / p.across, LANES);
-        p.per_line = 0;
-    }
-    p.down = (height + room / p.tile_width - 1) / (room / p.tile_width);
-    p.tile_rows = (height + p.down - 1) / p.down;
-    p.lines = (int)round_up(p.tile_rows * p.tile_width, LANES) / LANES;
-    const int rows = p.lines * LANES / p.tile_width;
-    p.panel_rows = rows_read(w, rows);
-    p.channel_pitch = round_up((ptrdiff_t)w->width * p.panel_rows * p.tile_width, LINE);
+    const int strips = most(s->options[0], 1), parts = least(strips, LANES);
+    p.most = most_lines(pieces);
+    p.whole = s->y.width / LANES;
+    p.width = s->y.width % LANES;
+    p.height = (s->y.height + strips - 1) / strips;
+    p.stacks = (strips * p.width + LANES - 1) / LANES;
+    p.tiles = p.whole * tiles_of(&p, s->y.height) + p.stacks * tiles_of(&p, p.height);
+    p.rows = (int)round_up(rows_read(w, p.most), w->stride_height);
     int widest = 0, most_rows = 0;
     for (int i = 0; i < s->pieces; i++) {
         widest = most(widest, widest_block(pieces + i));
         most_rows = most(most_rows, pieces[i].rows);
     }
     arena from = {scratch, 0};
-    p.offsets = take(&from, sizeof(int32_t) * widest * pieces->taps);
-    p.places = take(&from, sizeof(line_place) * p.lines);
-    p.panel = take(&from, sizeof(float) * (widest * p.channel_pitch + LINE));
-    p.sums = take(&from, sizeof(float) * most_rows * p.lines * LANES);
+    p.strips = take(&from, sizeof(strip) * parts);
+    p.bits = take(&from, sizeof(uint16_t) * parts * w->width * 2);
+    p.places = take(&from, sizeof(line_place) * parts * p.most);
+    p.panel = take(&from, sizeof(vec) * widest * w->width * p.rows);
+    p.sums = take(&from, sizeof(vec) * most_rows * p.most);
     p.bytes = from.used;
     return p;
 }
 
 int64_t SIZE(windows)(const sparsec_step *s) { return plan_windows(s, NULL).bytes; }
 
-/* The place in a panel of the input row that is `row` rows below the first that the tile reads: rows of one phase lie together. */
-static int panel_row(const windows_plan *p, const sparsec_window *w, int row) {
-    if (w->stride_height == 1) return row;
-    int place = row / w->stride_height;
-    for (int phase = 0; phase < row % w->stride_height; phase++) {
-        place += (p->panel_rows - phase + w->stride_height - 1) / w->stride_height;
-    }
-    return place;
+/* Some lines of a stack. */
+typedef struct {
+    int stack, first, lines;
+    int parts; /* strips of a line */
+} window_tile;
+
+/* Tiles beside one another follow in turn, since they read some of the same lines of the cache. */
+static window_tile tile_of(const windows_plan *p, const sparsec_step *s, int tile) {
+    const int before = p->whole * tiles_of(p, s->y.height), beside = tile >= before;
+    const int height = beside ? p->height : s->y.height, stacks = beside ? p->stacks : p->whole, count = tiles_of(p, height);
+    const int index = beside ? tile - before : tile, down = index / stacks;
+    const int first = height * down / count;
+    return (window_tile){index % stacks + beside * p->whole, first, height * (down + 1) / count - first, 0};
 }
 
-static void find_offsets(const windows_plan *p, const sparsec_step *s, int channels) {
+/* What a strip meets of a channel of x. */
+static void find_reading(const sparsec_step *s, strip *at, uint16_t *bits) {
     const sparsec_window *w = &s->window;
-    int32_t *offset = p->offsets;
-    for (int channel = 0; channel < channels; channel++) {
-        for (int i = 0; i < w->height; i++) {
-            const ptrdiff_t place = channel * p->channel_pitch + (ptrdiff_t)panel_row(p, w, i * w->dilation_height) * p->tile_width;
-            for (int j = 0; j < w->width; j++) {
-                *offset++ = (int32_t)((place + (ptrdiff_t)j * p->panel_rows * p->tile_width) * (ptrdiff_t)sizeof(float));
-            }
+    const int stride = w->stride_width, width = s->x.width;
+    const int top = at->row * w->stride_height - w->pad_height, left = at->column * stride - w->pad_width;
+    at->from = (ptrdiff_t)top * width + left - (ptrdiff_t)at->lane * stride;
+    at->first = most(-top, 0);
+    at->stop = least(s->x.height - top, rows_read(w, at->rows));
+    at->bits = bits;
+    for (int j = 0; stride <= 2 && j < w->width; j++) {
+        const int from = left + j * w->dilation_width, first = from < 0 ? (stride - 1 - from) / stride : 0;
+        const int stop = most(first, least(at->count, (width - from + stride - 1) / stride));
+        for (int half = 0; half < stride; half++) {
+            *bits++ = bits_of(stride, stride * (at->lane + first) - half * LANES, stride * (at->lane + stop) - half * LANES);
         }
     }
 }
 
-/* The panel of channels first <= c < stop for the tile that begins at `row` and `column`; what is written beyond a row is overwritten. */
-INLINE void copy_panel(
-    const int stride, const windows_plan *p, const sparsec_step *s, const float *x, int first, int stop, int row, int column
+/* Finds the strips of a tile, and returns how many there are in a line. */
+static int find_strips(const windows_plan *p, const sparsec_step *s, const window_tile *t) {
+    if (t->stack < p->whole) {
+        *p->strips = (strip){.count = LANES, .column = t->stack * LANES, .row = t->first, .rows = t->lines};
+        find_reading(s, p->strips, p->bits);
+        return 1;
+    }
+    int parts = 0, place = (t->stack - p->whole) * LANES;
+    for (int lane = 0, count; lane < LANES; lane += count, place += count) {
+        const int column = place % p->width, row = place / p->width * p->height + t->first;
+        if (row >= s->y.height) break;
+        count = least(p->width - column, LANES - lane);
+        strip *at = p->strips + parts;
+        *at = (strip){.lane = lane, .count = count, .column = p->whole * LANES + column, .row = row};
+        at->rows = least(t->lines, s->y.height - row);
+        find_reading(s, at, p->bits + (ptrdiff_t)parts++ * s->window.width * 2);
+    }
+    return parts;
+}
+
+/* What the lanes of a strip meet in a row, at any stride. */
+static vec read_any(const sparsec_step *s, const strip *at, const float *from, int right) {
+    const int stride = s->window.stride_width, left = at->column * stride - s->window.pad_width + right;
+    vec value = {0};
+    for (int i = 0; i < at->count; i++) {
+        const int lane = at->lane + i, column = left + i * stride;
+        if (column >= 0 && column < s->x.width) value[lane] = from[(ptrdiff_t)lane * stride];
+    }
+    return value;
+}
+
+INLINE vec read_strip(const int known, const sparsec_step *s, const strip *at, const float *from, int j) {
+    return known ? read_line(known, from, at->bits + j * known) : read_any(s, at, from, j * s->window.dilation_width);
+}
+
+/* Every `down`-th row that a tile with one strip reads, from `row` on. */
+INLINE void copy_rows(
+    const int known, const sparsec_step *s, const strip *at, const float *from, int j, int row, int read, int down, float *to
 ) {
-    const sparsec_window *w = &s->window;
-    const int top = row * w->stride_height - w->pad_height, width = s->x.width;
+    const ptrdiff_t step = (ptrdiff_t)down * s->x.width;
+    from += row * (ptrdiff_t)s->x.width;
+    for (; row < read && row < at->first; row += down, from += step, to += LANES) store(to, (vec){0});
+    for (; row < at->stop; row += down, from += step, to += LANES) store(to, read_strip(known, s, at, from, j));
+    for (; row < read; row += down, to += LANES) store(to, (vec){0});
+}
+
+/* The same with more strips. */
+INLINE void join_rows(
+    const int known, const sparsec_step *s, const strip *strips, int parts, const float *from, int j, int row, int read, int down, float *to
+) {
+    from += row * (ptrdiff_t)s->x.width;
+    for (; row < read; row += down, from += (ptrdiff_t)down * s->x.width, to += LANES) {
+        vec line = {0};
+        for (int i = 0; i < parts; i++) {
+            const strip *at = strips + i;
+            if (row < at->first || row >= at->stop) continue;
+            line = (vec)((ivec)line | (ivec)read_strip(known, s, at, from + at->from, j));
+        }
+        store(to, line);
+    }
+}
+
+/* The panel of channels first <= c < stop for a tile. */
+INLINE void copy_panel(
+    const int known, const int single, const windows_plan *plan, const sparsec_step *given, const window_tile *t, const float *x,
+    int first, int stop
+) {
+    /* Copies on the stack let the compiler see that stores to the panel do not change them. */
+    const windows_plan p = *plan;
+    const sparsec_step s = *given;
+    strip strips[LANES];
+    for (int i = 0; i < t->parts; i++) strips[i] = p.strips[i];
+    const int parts = t->parts, down = s.window.stride_height, phase_rows = p.rows / down, read = rows_read(&s.window, t->lines);
+    float *to = p.panel;
     for (int channel = first; channel < stop; channel++) {
-        const float *plane = x + channel * s->x.pitch;
-        float *to = p->panel + (channel - first) * p->channel_pitch;
-        for (int shift = 0; shift < w->width; shift++) {
-            const int left = column * w->stride_width + shift * w->dilation_width - w->pad_width;
-            for (int phase = 0; phase < w->stride_height; phase++) {
-                for (int r = phase; r < p->panel_rows; r += w->stride_height, to += p->tile_width) {
-                    const int at = top + r;
-                    if (at < 0 || at >= s->x.height) clear_row(to, p->tile_width);
-                    else copy_row(stride, w->stride_width, to, plane + (ptrdiff_t)at * width, left, width, p->tile_width);
-                }
+        const float *from = x + channel * s.x.pitch;
+        for (int j = 0; j < s.window.width; j++, from += s.window.dilation_width) {
+            for (int phase = 0; phase < down; phase++, to += phase_rows * LANES) {
+                if (single) copy_rows(known, &s, strips, from + strips->from, j, phase, read, down, to);
+                else join_rows(known, &s, strips, parts, from, j, phase, read, down, to);
             }
         }
     }
 }
 
 static void make_panel(
-    const windows_plan *p, const sparsec_step *s, const float *x, int first, int stop, int row, int column
+    const windows_plan *p, const sparsec_step *s, const window_tile *t, const float *x, int first, int stop
 ) {
-    switch (s->window.stride_width) {
-        case 1: copy_panel(1, p, s, x, first, stop, row, column); break;
-        case 2: copy_panel(2, p, s, x, first, stop, row, column); break;
-        default: copy_panel(0, p, s, x, first, stop, row, column);
+    switch (2 * least(s->window.stride_width, 3) + (t->parts == 1)) {
+        case 2: copy_panel(1, 0, p, s, t, x, first, stop); break;
+        case 3: copy_panel(1, 1, p, s, t, x, first, stop); break;
+        case 4: copy_panel(2, 0, p, s, t, x, first, stop); break;
+        case 5: copy_panel(2, 1, p, s, t, x, first, stop); break;
+        default: copy_panel(0, 0, p, s, t, x, first, stop);
     }
 }
 
-/* Where the lines of a tile go in a row of y. */
-static void find_places(const windows_plan *p, const sparsec_step *s, int row, int column) {
+/* Where the strips of the lines of a tile go in a row of y: [parts, lines]. */
+static void find_places(const windows_plan *p, const sparsec_step *s, const window_tile *t) {
     line_place *to = p->places;
-    for (int j = 0, down = 0; j < p->lines; down++) {
-        const int inside = down < p->tile_rows && row + down < s->y.height;
-        for (int right = column; right < column + p->tile_width && j < p->lines; right += LANES, j++, to++) {
-            to->place = inside ? (row + down) * s->y.width + right : 0;
-            to->which = lanes_of(0, inside ? s->y.width - right : 0);
-        }
-    }
-}
-
-/* Copies the sums of short rows of positions to y, with the residual and the clamp. */
-static void copy_short(
-    const windows_plan *p, const sparsec_step *s, const float *residual, float *y, int rows, int row, int count
-) {
-    const vec low = splat(s->low), high = splat(s->high);
-    const lanes which = lanes_of(0, s->y.width);
-    for (int i = 0; i < rows; i++) {
-        const float *from = p->sums + (ptrdiff_t)i * p->lines * LANES;
-        for (int r = 0; r < count; r++, from += p->tile_width) {
-            const ptrdiff_t place = (ptrdiff_t)(row + r) * s->y.width;
-            vec value = load_lanes(from, which);
-            if (residual) value += load_lanes(residual + i * s->residual.pitch + place, which);
-            store_lanes(y + i * s->y.pitch + place, vclamp(value, low, high), which);
+    for (int i = 0; i < t->parts; i++) {
+        const strip *at = p->strips + i;
+        for (int r = 0; r < t->lines; r++, to++) {
+            const int inside = r < at->rows;
+            to->place = inside ? (at->row + r) * s->y.width + at->column - at->lane : 0;
+            to->which = inside ? lanes_of(at->lane, at->lane + at->count) : lanes_of(0, 0);
         }
     }
 }
 
 static void finish_tile(
-    const sparsec_step *s, float *const *memory, int64_t first_row, int rows, int64_t begin, int row, int count, int column, int width
+    const windows_plan *p, const sparsec_step *s, float *const *memory, const window_tile *t, int64_t first_row, int rows, int64_t begin
 ) {
-    const int whole = column == 0 && width >= s->y.width;
-    for (int i = 0; i < rows; i++) {
-        if (whole) {
-            NAME(post)(s, memory, first_row + i, begin + (int64_t)row * s->y.width, (int64_t)count * s->y.width);
-            continue;
-        }
-        for (int r = 0; r < count; r++) {
-            const int64_t at = begin + (int64_t)(row + r) * s->y.width + column;
-            NAME(post)(s, memory, first_row + i, at, least(width, s->y.width - column));
+    for (int i = 0; i < t->parts; i++) {
+        const strip *at = p->strips + i;
+        const int joined = at->count == s->y.width, lines = joined ? 1 : at->rows, count = joined ? at->rows * at->count : at->count;
+        for (int r = 0; r < lines; r++) {
+            NAME(post_rows)(s, memory, first_row, rows, begin + (int64_t)(at->row + r) * s->y.width + at->column, count);
         }
     }
 }
 
 static void run_tile(
-    const windows_plan *p, const sparsec_step *s, float *const *memory, const sparsec_matrix *m, int64_t first_row, int64_t tile,
+    const windows_plan *p, const sparsec_step *s, float *const *memory, const sparsec_matrix *m, int64_t first_row, int64_t index,
     int is_first
 ) {
-    const int in_sample = (int)(tile % (p->down * p->across));
-    const int64_t sample = tile / (p->down * p->across);
-    const int row = in_sample / p->across * p->tile_rows, column = in_sample % p->across * p->tile_width;
-    const int count = least(p->tile_rows, s->y.height - row);
-    const int64_t begin_y = sample * s->y.height * s->y.width;
+    const int64_t sample = index / p->tiles, position = sample * s->y.height * s->y.width;
     const float *x = row_of(&s->x, memory, 0) + sample * s->x.height * s->x.width;
-    float *y = row_of(&s->y, memory, first_row) + begin_y;
-    const float *residual = s->residual.base >= 0 ? row_of(&s->residual, memory, first_row) + begin_y : NULL;
-    const ptrdiff_t pitch = (ptrdiff_t)p->lines * LANES;
-    target t = {.panel = (const char *)p->panel, .offsets = p->offsets, .sums = p->sums, .pitch = pitch, .rows = m->rows};
+    window_tile tile = tile_of(p, s, (int)(index % p->tiles));
+    tile.parts = find_strips(p, s, &tile);
+    find_places(p, s, &tile);
+    target t = {.panel = (const char *)p->panel, .stride = sizeof(vec), .sums = p->sums, .rows = m->rows};
+    t.pitch = (ptrdiff_t)tile.lines * LANES;
+    t.out = row_of(&s->y, memory, first_row) + position, t.out_pitch = s->y.pitch;
+    t.places = p->places, t.parts = tile.parts;
     t.bias = s->bias ? s->bias + first_row : NULL;
+    t.residual = s->residual.base >= 0 ? row_of(&s->residual, memory, first_row) + position : NULL;
+    t.residual_pitch = s->residual.pitch;
+    t.low = s->low, t.high = s->high;
     t.fetches = fetches(m, is_first);
-    if (p->per_line) {
-        t.out = p->sums, t.out_pitch = pitch;
-        t.low = -__builtin_inff(), t.high = __builtin_inff();
-    } else {
-        find_places(p, s, row, column);
-        t.out = y, t.out_pitch = s->y.pitch, t.places = p->places;
-        t.residual = residual, t.residual_pitch = s->residual.pitch;
-        t.low = s->low, t.high = s->high;
-    }
     cursor at = begin(m);
     for (int b = 0; b < m->blocks; b++) {
-        make_panel(p, s, x, m->starts[b], m->starts[b + 1], row, column);
+        make_panel(p, s, &tile, x, m->starts[b], m->starts[b + 1]);
         t.first = b == 0;
         t.last = b == m->blocks - 1;
-        at = add_block(m, p->lines, 0, at, b, &t);
+        at = add_block(m, tile.lines, 0, at, b, &t);
     }
-    if (p->per_line) copy_short(p, s, residual, y, m->rows, row, count);
-    if (s->posts) finish_tile(s, memory, first_row, m->rows, begin_y, row, count, column, p->tile_width);
+    if (s->posts) finish_tile(p, s, memory, &tile, first_row, m->rows, position);
 }
 
 void NAME(windows)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
     const windows_plan p = plan_windows(s, scratch);
     const sparsec_matrix *pieces = s->weights;
-    const portion work = portion_of(s, (int64_t)s->y.samples * p.down * p.across, part, parts);
+    const portion work = portion_of(s, (int64_t)s->y.samples * p.tiles, part, parts);
     int64_t row = 0;
     for (int i = 0; i < work.pieces; i++) {
-        if (i >= work.piece) {
-            find_offsets(&p, s, widest_block(pieces + i));
-            for (int64_t tile = work.tile; tile < work.tiles; tile++) {
-                run_tile(&p, s, memory, pieces + i, row, tile, tile == work.tile);
-            }
+        for (int64_t tile = work.tile; i >= work.piece && tile < work.tiles; tile++) {
+            run_tile(&p, s, memory, pieces + i, row, tile, tile == work.tile);
         }
         row += pieces[i].rows;
     }
