@@ -166,6 +166,12 @@ INLINE void join_rows(
     }
 }
 
+/* What the tile to the right will read of a channel: rows lie so far apart that the processor by itself does not fetch it. */
+INLINE void fetch_beside(const sparsec_step *s, const strip *at, const float *channel) {
+    const float *from = channel + at->from + 2 * LANES * s->window.stride_width;
+    for (int row = at->first; row < at->stop; row++) __builtin_prefetch(from + (ptrdiff_t)row * s->x.width, 0, 2);
+}
+
 /* The panel of channels first <= c < stop for a tile. */
 INLINE void copy_panel(
     const int known, const int single, const windows_plan *plan, const sparsec_step *given, const window_tile *t, const float *x,
@@ -180,6 +186,7 @@ INLINE void copy_panel(
     float *to = p.panel;
     for (int channel = first; channel < stop; channel++) {
         const float *from = x + channel * s.x.pitch;
+        if (single) fetch_beside(&s, strips, from);
         for (int j = 0; j < s.window.width; j++, from += s.window.dilation_width) {
             for (int phase = 0; phase < down; phase++, to += phase_rows * LANES) {
                 if (single) copy_rows(known, &s, strips, from + strips->from, j, phase, read, down, to);
