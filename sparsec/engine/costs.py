@@ -67,7 +67,7 @@ class Coefficients:
         read: the same in ``unrolled`` and ``windows`` with a stride of one.
         read_paired: with a stride of two.
         row: each row of positions copied into the panel of ``sliding`` or ``direct``.
-        piece: each row of positions copied into the panel of ``unrolled`` by itself, or there or in ``windows`` joined to a line.
+        piece: each row copied into the panel of ``unrolled`` by itself, or there or in ``windows`` joined to a line.
         entry: each entry of a matrix times one vector.
         entry_row: each row of a block of it.
         slot_few: each entry of the slices of a matrix, padding included, times one vector, where slices have few rows.
