@@ -18,9 +18,10 @@ enum { LINES_1 = 8, LINES_4 = 3 };
 #endif
 
 enum {
-    WAYS = 4,       /* the most sums of a row that are added up at its end */
-    AHEAD = 256,    /* entries by which a matrix is fetched ahead */
-    FAR = 1 << 19,  /* the bytes of a matrix that is not kept in the second-level cache from one tile to the next */
+    WAYS = 4,        /* the most sums of a row that are added up at its end */
+    AHEAD = 256,     /* entries by which a matrix is fetched ahead */
+    FAR = 1 << 19,   /* the bytes of a matrix that is not kept in the second-level cache from one tile to the next */
+    LARGE = 1 << 21, /* the bytes of an output whose lines are fetched before they are written */
 };
 
 /* Where a kernel is in the streams of a matrix. */
@@ -49,6 +50,7 @@ typedef struct {
     ptrdiff_t out_pitch;
     const line_place *places; /* [parts, lines] in a row of out and of residual; null where lines are as in sums */
     int parts;                /* that a line has, which go to different places */
+    int is_large;             /* whether out is */
 } target;
 
 INLINE const vec *meets(const target *t, uint16_t column) {
@@ -75,6 +77,9 @@ typedef struct {
 } row_sums;
 
 INLINE void begin_row(const int lines, const int halves, const target *t, int row, row_sums *sums) {
+    if (t->is_large && t->last) {
+        for (int j = 0; j < lines; j++) __builtin_prefetch(t->out + row * t->out_pitch + t->places[j].place, 1);
+    }
     if (!t->first) {
         const float *from = t->sums + row * t->pitch;
 #pragma GCC unroll 8

@@ -246,6 +246,7 @@ static void run_tile(
     t.pitch = (ptrdiff_t)tile.lines * LANES;
     t.out = row_of(&s->y, memory, first_row) + position, t.out_pitch = s->y.pitch;
     t.places = p->places, t.parts = tile.parts;
+    t.is_large = s->y.channels * s->y.pitch * (int64_t)sizeof(float) > LARGE;
     t.bias = s->bias ? s->bias + first_row : NULL;
     t.residual = s->residual.base >= 0 ? row_of(&s->residual, memory, first_row) + position : NULL;
     t.residual_pitch = s->residual.pitch;
