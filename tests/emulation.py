@@ -136,6 +136,9 @@ class _Image:
                     self.link(place, self.copy(post.channel, step.y.channels))
         if step.bias:
             self.link(at + Step.bias.offset, self.copy(step.bias, step.y.channels))
+        if step.scale:
+            self.link(at + Step.scale.offset, self.copy(step.scale, step.x.channels))
+            self.link(at + Step.shift.offset, self.copy(step.shift, step.x.channels))
         if step.weights:
             self.link(at + Step.weights.offset, self._weights(step))
 

@@ -90,6 +90,8 @@ def run_step(
     posts=(),
     residual=None,
     extra=None,
+    scale=None,
+    shift=None,
     threads=1,
     in_place=False,
 ):
@@ -101,7 +103,7 @@ def run_step(
         shape: of the output.
         memory: in which the operands of ``posts`` are, if there are any.
         weights: an array, or an instance or array of a structure of the header, which the caller keeps alive.
-        residual, extra: arrays.
+        residual, extra, scale, shift: arrays.
         threads: how many compute it.
         in_place: whether the output lies where the input does.
         others: as in the header.
@@ -115,7 +117,7 @@ def run_step(
     of_posts = (Post * max(len(posts), 1))(*posts)
     step.post = ctypes.addressof(of_posts)
     step.weights = address(weights) if isinstance(weights, np.ndarray | None) else ctypes.addressof(weights)
-    step.bias = address(bias)
+    step.bias, step.scale, step.shift = address(bias), address(scale), address(shift)
     step.window = window or Window(1, 1, 1, 1, 1, 1, 0, 0)
     step.x = memory.place(x.shape, x)
     step.y = step.x if in_place else memory.place(shape)

@@ -254,6 +254,8 @@ class _Site:
             return UNROLLED_TILINGS
         if self._x.pitch > costs.NEAR:
             return TILINGS[:1]
+        if self._step.before is not None:
+            return TILINGS[:2]
         return TILINGS[2:] if costs.drives_out(matrix, self._machine.processor.caches) else TILINGS
 
     def _choice(self, kernel: str, packed: Packing, counts: Mapping[str, float], *options: int, label: str = "") -> Choice:

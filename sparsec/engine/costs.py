@@ -275,7 +275,7 @@ def flat(
     lanes = processor.isa.lanes
     lines, count = _lines(y.positions, processor.isa), flat_tiles(matrix, y, processor, most)
     row_bytes = lines / count * lanes * VALUE_BYTES
-    in_place = step.kernel == "product" and not copied and x.pitch <= NEAR
+    in_place = step.kernel == "product" and not copied and x.pitch <= NEAR and step.before is None
     # Rows that are read in place lie in the same sets where their pitch is a multiple of a large power of two.
     reach = min(row_bytes / gcd(x.pitch * VALUE_BYTES, WAY_BYTES), 1.0) if in_place else 1.0
     tiles = _Tiles(count, lines / count, matrix.taps * row_bytes, reach)

@@ -111,6 +111,11 @@ class NativePlan:
         if step.bias is not None:
             self._kept.append(step.bias)
             structure.bias = step.bias.ctypes.data + FLOAT_BYTES * first
+        if step.before is not None:
+            self._kept.append(step.before)
+            skipped = FLOAT_BYTES * group * (self._planes(step.x).channels // groups)
+            structure.scale, structure.shift = (array.ctypes.data + skipped for array in (step.before.scale, step.before.shift))
+            structure.numbers[:2] = step.before.low, step.before.high
         structure.window = _window(step.window)
         structure.x = self._value(step.x, group, groups)
         structure.y = self._value(step.y, group, groups)

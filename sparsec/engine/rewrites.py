@@ -7,12 +7,17 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from sparsec.engine.steps import Concat, Item, Planes, Step, View, Window, multiplying
+import numpy as np
+
+from sparsec.engine.steps import Affine, Concat, Item, Planes, Step, View, Window, multiplying
 
 Sizes = dict[str, Planes]
 
 PADDED: Final = frozenset({"windows", "depthwise", "max_pool"})
 """The kernels into whose window zeros around the input can be taken."""
+
+AFFINE: Final = ("multiply", "add", "clamp")
+"""What a product can do to its input, in this order."""
 
 
 def rewrite(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> list[Item]:
@@ -24,7 +29,8 @@ def rewrite(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> l
         outputs: the values that leave the plan.
     """
     padded = _fold_padding(items, planes, outputs)
-    return _fold_gates(_push_samples(_sample(padded, planes), planes, outputs), planes, outputs)
+    sampled = _push_samples(_sample(padded, planes), planes, outputs)
+    return _fold_affines(_fold_gates(sampled, planes, outputs), planes, outputs)
 
 
 def _readers(items: Iterable[Item]) -> Counter[str]:
@@ -162,3 +168,33 @@ def _only_gates(step: Step, planes: Sizes) -> bool:
         return False
     functions = [post.function for post in step.posts]
     return functions == ["multiply"] and planes.get(step.posts[0].value) == Planes(1, 1, 1, planes[step.x].channels)
+
+
+def _fold_affines(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> list[Item]:
+    """Where only products read what a scale, a shift and a clamp make of a value, they do that where they copy their input."""
+    readers = _readers(items)
+    result = list(items)
+    for before in [item for item in items if isinstance(item, Step) and item.y not in outputs]:
+        affine = _affine(before, planes)
+        products = [item for item in items if isinstance(item, Step) and item.kernel == "product" and item.x == before.y]
+        if affine is None or not 0 < len(products) == readers[before.y] or any(item.gate for item in products):
+            continue
+        for item in products:
+            item.x, item.before = before.x, affine
+            item.nodes += before.nodes
+        result.remove(before)
+    return result
+
+
+def _affine(step: Step, planes: Sizes) -> Affine | None:
+    """What a step does to the channels of its input, where it is no more than that."""
+    functions = [post.function for post in step.posts]
+    plain = (
+        step.kernel == "map" and step.window.is_point and planes[step.x] == planes[step.y] and not (step.clamps and functions)
+    )
+    if not plain or functions != [name for name in AFFINE if name in functions] or any(post.value for post in step.posts):
+        return None
+    operands = {post.function: np.float32(post.a) if post.channel is None else post.channel for post in step.posts}
+    bounds = next(((post.a, post.b) for post in step.posts if post.function == "clamp"), (step.low, step.high))
+    ones = np.ones(planes[step.y].channels, np.float32)
+    return Affine(ones * operands.get("multiply", np.float32(1)), ones * operands.get("add", np.float32(0)), *bounds)

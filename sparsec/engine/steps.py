@@ -116,6 +116,16 @@ class Product:
     phases: Phases | None = None
 
 
+@dataclass(frozen=True)
+class Affine:
+    """What is done to the channels of a value: ``min(max(x * scale + shift, low), high)``."""
+
+    scale: Array
+    shift: Array
+    low: float = -inf
+    high: float = inf
+
+
 @dataclass
 class Step:
     """One kernel with what follows it; ``y = posts(clamp(kernel(x) + bias + residual))``.
@@ -136,6 +146,7 @@ class Step:
         residual: the name of a value that is added before the clamp.
         also: the name of another output.
         gate: the name of a value with one position, by whose channels a product multiplies those of its input.
+        before: what a product does to its input.
         posts: in order.
     """
 
@@ -154,6 +165,7 @@ class Step:
     residual: str = ""
     also: str = ""
     gate: str = ""
+    before: Affine | None = None
     posts: list[Post] = field(default_factory=list)
 
     @property

@@ -18,7 +18,7 @@ NATIVE: Final = "native library"
 VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
-ABI: Final = 12
+ABI: Final = 13
 
 FOLDER: Final = "SPARSEC_NATIVE"
 """The environment variable that names another folder with the library, such as one built for a sanitizer."""
@@ -161,7 +161,7 @@ class Step(ctypes.Structure):
         ("options", _INT * 5),
         *((name, _FLOAT) for name in ("low", "high")),
         ("numbers", _FLOAT * 4),
-        *((name, POINTER) for name in ("post", "weights", "bias")),
+        *((name, POINTER) for name in ("post", "weights", "bias", "scale", "shift")),
         ("window", Window),
         *((name, Value) for name in ("x", "y", "residual", "extra")),
     ]

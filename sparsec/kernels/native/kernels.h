@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 12
+#define SPARSEC_ABI 13
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -157,6 +157,7 @@ typedef struct {
     const sparsec_post *post;
     const void *weights;
     const float *bias;
+    const float *scale, *shift; /* for each channel of x; null where there is none */
     sparsec_window window;
     sparsec_value x, y, residual, extra;
 } sparsec_step;
@@ -167,7 +168,7 @@ typedef struct {
  *   product    x times a sparse matrix, position by position: weights is sparsec_matrix[pieces], each for some of the rows;
  *              options[0] is the most lines of a tile, 0 for as many as there can be; options[1] is 1
  *              where panels are copied; extra is a value with one position by whose rows those of x are multiplied before,
- *              or none
+ *              or none; where there is a scale, min(max(x scale + shift, numbers[0]), numbers[1]) takes the place of x
  *   windows    a convolution; weights as in product, with a tap for each element of the window, and columns as windows.c says;
  *              options[0] is into how many strips, one below the other, what is beside the whole lines of a row is cut
  *   sliding    a convolution without strides; weights as in unrolled

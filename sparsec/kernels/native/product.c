@@ -5,12 +5,21 @@ enum {
     NEAR = 64 * LINE, /* floats: rows that lie so near one another are read in place, else copied side by side */
 };
 
-INLINE int in_place(const sparsec_step *s) { return s->x.pitch <= NEAR && !s->options[1]; }
+INLINE int in_place(const sparsec_step *s) { return s->x.pitch <= NEAR && !s->options[1] && !s->scale; }
 
 static void copy_panel(const sparsec_step *s, const float *x, int first, int stop, int64_t position, int lines, float *panel) {
     x += first * s->x.pitch + position;
     for (int c = first; c < stop; c++, x += s->x.pitch, panel += lines * LANES) {
         for (int j = 0; j < lines; j++) store(panel + j * LANES, load(x + j * LANES));
+    }
+}
+
+static void copy_scaled(const sparsec_step *s, const float *x, int first, int stop, int64_t position, int lines, float *panel) {
+    const vec low = splat(s->numbers[0]), high = splat(s->numbers[1]);
+    x += first * s->x.pitch + position;
+    for (int c = first; c < stop; c++, x += s->x.pitch, panel += lines * LANES) {
+        const vec scale = splat(s->scale[c]), shift = splat(s->shift[c]);
+        for (int j = 0; j < lines; j++) store(panel + j * LANES, vclamp(load(x + j * LANES) * scale + shift, low, high));
     }
 }
 
@@ -78,5 +87,6 @@ void NAME(product)(const sparsec_step *given, float *const *memory, void *scratc
         s.weights = p.gated;
     }
     if (in_place(&s)) run_pieces(&s, memory, p.panel, part, parts, NULL);
+    else if (s.scale) run_pieces(&s, memory, p.panel, part, parts, copy_scaled);
     else run_pieces(&s, memory, p.panel, part, parts, copy_panel);
 }
