@@ -93,6 +93,30 @@ def test_groups_have_their_own_channels_bias_and_constants():
     assert [step.fused for step in model.plan(2)][:1] == [("relu", "mul")]
 
 
+@pytest.mark.parametrize(
+    ("groups", "filters", "kernel"), [(24, 24, "native/depthwise"), (24, 48, "native/depthwise"), (12, 24, "native/")]
+)
+def test_a_group_for_each_channel_is_a_depthwise_convolution(groups, filters, kernel):
+    rng = np.random.default_rng(6)
+    node = make_node("conv", "c", ["x", "k", "b"], ["c"], groups=groups, **SAME)
+    weights = {"k": draw(rng, 7, 7, 24 // groups, filters), "b": draw(rng, filters)}
+    (step,) = check(graph_of((9, 10, 24), [node], weights)).plan(1)
+    assert step.kernel.startswith(kernel)
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "attrs"),
+    [
+        ((112, 90, 4), (112, 90), {"padding": "explicit", "pads": (0, 0, 0, 0)}),
+        ((300, 20, 3), (3, 3), {"strides": (2, 2), "dilations": (120, 3)}),
+        ((260, 260, 1), (260, 260), {"padding": "explicit", "pads": (0, 0, 0, 0)}),
+    ],
+)
+def test_windows_of_any_size(shape, window, attrs):
+    weights = {"k": draw(np.random.default_rng(7), *window, shape[-1], 3, density=0.1)}
+    check(graph_of(shape, [make_node("conv", "c", ["x", "k"], ["c"], **{**SAME, **attrs})], weights))
+
+
 def test_one_convolution_along_a_line():
     rng = np.random.default_rng(2)
     line = {"strides": (2,), "dilations": (1,), "padding": "same"}

@@ -66,7 +66,7 @@ ROWS, COLUMNS = st.integers(1, 12), st.one_of(st.integers(1, 9), st.integers(10,
 @many
 @given(data=st.data())
 def test_depthwise(isa, data):
-    attrs, window, sizes = data.draw(windows(6, (ROWS, COLUMNS), [(3, 1), (3, 2), (5, 1), (5, 2)]))
+    attrs, window, sizes = data.draw(windows(6, (ROWS, COLUMNS), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)]))
     channels, multiplier = data.draw(st.integers(1, 5)), data.draw(st.sampled_from([1, 1, 2]))
     x = data.draw(values(*sizes, channels))
     rng = np.random.default_rng(len(x))

@@ -235,8 +235,7 @@ class _Site:
                 "sliding", self._packing(matrix, cut, self._y.samples * self._y.height), counts, label=f"sliding/{form}"
             )
         places = costs.places(self._step, matrix, processor)
-        if matrix.width(cut) * places.of_channel > MAX_COLUMNS:
-            return
+        cut = cut.within(MAX_COLUMNS // places.of_channel * matrix.taps)
         for stacks in costs.stacks(self._step, matrix, self._y, processor):
             counts = costs.windows(self._step, matrix, cut, self._x, self._y, processor, stacks)
             packed = self._packing(matrix, cut, stacks.tiles, places)

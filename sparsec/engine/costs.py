@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 from math import ceil, gcd
 from typing import Final
 
-from sparsec.engine.steps import LINE, Planes, Step
+from sparsec.engine.steps import LINE, Planes, Step, Window
 from sparsec.kernels.filters import group_height
 from sparsec.kernels.library import Isa, Slicing
-from sparsec.kernels.streams import Blocks, Places
+from sparsec.kernels.streams import MAX_COLUMNS, Blocks, Places
 
 NEAR: Final = 1024
 """The pitch up to which a product reads its input in place; as in ``native/product.c``."""
@@ -352,6 +352,11 @@ class Stacks:
         found = [cls.of(step, y, most, lanes, ceil(y.height / height)) for height in sorted(heights, reverse=True)]
         best = min(found, key=lambda stacks: stacks.lines)
         return [found[0], best] if best.lines < found[0].lines else [found[0]]
+
+
+def is_too_large(window: Window) -> bool:
+    """Whether the panel of a single channel is larger than ``windows`` can tell places in."""
+    return Places(window.size, window.strides[0], window.dilations[0], MAX_LINES).of_channel > MAX_COLUMNS
 
 
 def places(step: Step, matrix: Matrix, processor: Processor) -> Places:

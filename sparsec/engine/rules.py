@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, prod
+from math import inf
 from typing import Any, Final
 
 import numpy as np
 
 from sparsec.encodings.stored import normal_rows
+from sparsec.engine.costs import is_too_large
 from sparsec.engine.phases import Axis, Phases
 from sparsec.engine.steps import (
     Concat,
@@ -31,7 +32,6 @@ from sparsec.engine.steps import (
 )
 from sparsec.ir import ABSENT, Array, Attrs, Node, TensorType
 from sparsec.kernels import WeightStore
-from sparsec.kernels.streams import MAX_COLUMNS
 from sparsec.ops import get_op
 from sparsec.ops.base import integer, ints, number
 from sparsec.ops.windows import axis_pads
@@ -157,11 +157,13 @@ def _conv(site: Site) -> Found:
     refusal = _refuse_weight(site)
     if refusal:
         return refusal
-    size = site.store.weight(site.input(1)).shape[:-2]
-    if prod(size) >= MAX_COLUMNS:
-        return Refusal("its window is too large")
+    size, groups = site.store.weight(site.input(1)).shape[:-2], integer(site.attrs, "groups")
     window = _window(site, size)
-    product = Product(site.input(1), integer(site.attrs, "groups"))
+    if groups == site.planes(site.x).channels > 1:
+        return [_by_channel(site, window)]
+    if is_too_large(window):
+        return Refusal("its window is too large")
+    product = Product(site.input(1), groups)
     kernel = multiplying(site.planes(site.y)) if window.is_point else "windows"
     return [site.step(kernel, product=product, bias=site.vector(2), window=window)]
 
@@ -171,11 +173,14 @@ def _depthwise(site: Site) -> Found:
     refusal = _refuse_weight(site)
     if refusal:
         return refusal
-    kernel = site.store.array(site.input(1))
-    *size, channels, multiplier = kernel.shape
-    rows = np.ascontiguousarray(kernel.reshape(-1, channels * multiplier).T)
-    window = _window(site, size)
-    return [site.step("depthwise", weights=rows, bias=site.vector(2), window=window, options=(multiplier,))]
+    return [_by_channel(site, _window(site, site.store.weight(site.input(1)).shape[:-2]))]
+
+
+def _by_channel(site: Site, window: Window) -> Step:
+    """A convolution of each channel by itself; the kernel is ``[*window, 1, filters]`` or ``[*window, channels, multiplier]``."""
+    channels, filters = site.planes(site.x).channels, site.planes(site.y).channels
+    rows = np.ascontiguousarray(site.store.array(site.input(1)).reshape(-1, filters).T)
+    return site.step("depthwise", weights=rows, bias=site.vector(2), window=window, options=(filters // channels,))
 
 
 @rule("conv_transpose")
@@ -185,7 +190,7 @@ def _conv_transpose(site: Site) -> Found:
         return refusal
     x, y, phases = site.planes(site.x), site.planes(site.y), _phases(site)
     spread, window = phases.planes(y), phases.window
-    if prod(window.size) >= MAX_COLUMNS:
+    if is_too_large(window):
         return Refusal("its window is too large")
     # Crops may leave fewer positions than the input has, or append some.
     is_point = window.is_point and (x.height, x.width) == (spread.height, spread.width)

@@ -6,7 +6,7 @@ Both forms depend on the weight alone, not on the machine or on the sizes of the
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import ceil
@@ -42,6 +42,10 @@ class Blocks:
     def scaled(self, scale: float) -> Blocks:
         """Blocks so many times as wide."""
         return Blocks(round(self.entries * scale), round(self.least * scale), round(self.most * scale))
+
+    def within(self, columns: int) -> Blocks:
+        """Blocks of at most so many columns."""
+        return replace(self, least=min(self.least, columns), most=min(self.most, columns))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 /*
  * Depthwise convolutions: every channel has a window of its own.
  *
- * Windows of 3x3 and 5x5 that move by one or two read the input where it is: a tile is one vector of some rows of the output,
+ * Windows of 3x3, 5x5 and 7x7 that move by one or, but for the last, by two read the input where it is: a tile is one vector of some rows of the output,
  * whose sums are held in registers while the rows of the input go by; each vector that is read serves all the sums it is part
  * of. Where a window leaves the input, lanes are masked off to the left and right, and rows of zeros are above and below.
  * Planes so small that they fit in a few vectors are held in registers whole. Every other window, and every window where reads
@@ -134,15 +134,16 @@ static void run_spread(const void *plan, const sparsec_step *s, const plane *of)
     }
 }
 
-/* ---- windows of 3x3 and 5x5 ------------------------------------------------------------------------------------------- */
+/* ---- windows of 3x3, 5x5 and 7x7 -------------------------------------------------------------------------------------- */
 
 #if SPARSEC_BYTES >= 32
 
 enum {
     TALL = LANES == 16 ? 7 : 4,       /* the most rows of a tile */
-    LARGEST = 5,    /* the largest window */
+    LARGEST = 7,    /* the largest window */
     MASKS = LARGEST + 1,
     SMALL = 4,      /* the most vectors of a small plane */
+    SMALL_WINDOW = 5, /* the largest window over one */
     NEAR = 2048,    /* floats of a row of the input that are read again and again */
 };
 
@@ -298,7 +299,7 @@ INLINE void add_column(const int size, const int stride, const int masked, colum
 
 INLINE void add_strips(const int size, const int stride, const direct_plan *p, const sparsec_step *s, const plane *of) {
     vec weights[LARGEST * LARGEST];
-#pragma GCC unroll 32
+#pragma GCC unroll 64
     for (int i = 0; i < size * size; i++) weights[i] = splat(of->weights[i]);
     const int64_t width = s->y.width;
     column c = {.end = of->y + of->room, .width = width, .bias = splat(of->bias), .low = splat(s->low), .high = splat(s->high)};
@@ -328,11 +329,19 @@ STRIPS(3, 1)
 STRIPS(3, 2)
 STRIPS(5, 1)
 STRIPS(5, 2)
+STRIPS(7, 1)
 
-static int is_direct(const sparsec_window *w) {
-    return w->height == w->width && (w->width == 3 || w->width == 5) && w->stride_height == w->stride_width &&
-           w->stride_width <= 2 && w->dilation_height == 1 && w->dilation_width == 1;
+typedef void strips_runner(const direct_plan *p, const sparsec_step *s, const plane *of);
+
+static strips_runner *strips_of(const sparsec_window *w) {
+    const int size = w->width, stride = w->stride_width;
+    if (w->height != size || w->stride_height != stride || w->dilation_height != 1 || w->dilation_width != 1) return NULL;
+    if (stride == 2) return size == 3 ? strips_3_2 : size == 5 ? strips_5_2 : NULL;
+    if (stride != 1) return NULL;
+    return size == 3 ? strips_3_1 : size == 5 ? strips_5_1 : size == 7 ? strips_7_1 : NULL;
 }
+
+static int is_direct(const sparsec_window *w) { return strips_of(w) != NULL; }
 
 static int rows_read(const sparsec_step *s) { return (s->y.height - 1) * s->window.stride_height + s->window.height; }
 
@@ -375,8 +384,7 @@ static void run_direct(const void *plan, const sparsec_step *s, const plane *of)
     const sparsec_window *w = &s->window;
     const float *x = of->x;
     for (int i = w->pad_height; i < least(rows_read(s), w->pad_height + s->x.height); i++, x += s->x.width) p->rows[i] = x;
-    if (w->stride_width == 1) (w->width == 3 ? strips_3_1 : strips_5_1)(p, s, of);
-    else (w->width == 3 ? strips_3_2 : strips_5_2)(p, s, of);
+    strips_of(w)(p, s, of);
 }
 
 /* ---- small planes ----------------------------------------------------------------------------------------------------- */
@@ -386,14 +394,14 @@ static void run_direct(const void *plan, const sparsec_step *s, const plane *of)
 /* The positions of the plane follow one another in the vectors, whatever rows they are of. */
 typedef struct {
     int vectors;
-    lanes masks[LARGEST][SMALL]; /* where column k of the window meets the input */
-    lanes rest;                  /* the lanes of the last vector that the plane has */
+    lanes masks[SMALL_WINDOW][SMALL]; /* where column k of the window meets the input */
+    lanes rest;                       /* the lanes of the last vector that the plane has */
 } small_plan;
 
 static int is_small(const sparsec_step *s) {
     const sparsec_window *w = &s->window;
     const int reach = most(w->pad_height, w->height - 1 - w->pad_height) * s->x.width;
-    return is_direct(w) && w->stride_width == 1 && s->x.height == s->y.height && s->x.width == s->y.width &&
+    return is_direct(w) && w->width <= SMALL_WINDOW && w->stride_width == 1 && s->x.height == s->y.height && s->x.width == s->y.width &&
            s->y.height * s->y.width <= SMALL * LANES && reach <= LANES && w->pad_height < w->height;
 }
 
@@ -418,7 +426,7 @@ INLINE void add_plane(
     const int size, const int vectors, const small_plan *p, const sparsec_step *s, const plane *of
 ) {
     const float *x = of->x, *weights = of->weights;
-    vec from[LARGEST][SMALL], sums[SMALL];
+    vec from[SMALL_WINDOW][SMALL], sums[SMALL];
     const int width = s->y.width, above = s->window.pad_height;
 #pragma GCC unroll 8
     for (int k = 0; k < size; k++) {

@@ -29,6 +29,15 @@ typedef struct {
     int channels;
 } tile;
 
+/* The term of a channel, after which y is what `kind` says. */
+INLINE vec term_of(const int kind, const tile *t, int c, int64_t i, vec shift) {
+    const vec v = load(t->x + c * t->pitch_x + i) - shift;
+    if (kind == VALUES) return v;
+    const vec term = kind == SQUARES ? (vec)(v * v) : exponential(v);
+    store(t->y + c * t->pitch_y + i, kind == EXPONENTIALS ? term : v);
+    return term;
+}
+
 /*
  * The sums over the channels of one vector of positions. Of x - shift, `kind` says what is added up: itself, its square or its
  * exponential; y becomes that exponential, or x - shift where it is SQUARES or SHIFTED, which adds up exponentials too.
@@ -36,18 +45,16 @@ typedef struct {
 INLINE vec add_channels(const int kind, const tile *t, int64_t i, vec shift) {
     vec sum = {0};
     for (int first = 0; first < t->channels; first += BLOCK) {
-        vec part = {0};
-        for (int c = first; c < least(first + BLOCK, t->channels); c++) {
-            const vec v = load(t->x + c * t->pitch_x + i) - shift;
-            if (kind == VALUES) {
-                part += v;
-                continue;
-            }
-            const vec term = kind == SQUARES ? (vec)(v * v) : exponential(v);
-            part += term;
-            store(t->y + c * t->pitch_y + i, kind == EXPONENTIALS ? term : v);
+        const int stop = least(first + BLOCK, t->channels);
+        /* Each addition waits for the one before, so there are several sums. */
+        vec parts[4] = {{0}, {0}, {0}, {0}};
+        int c = first;
+        for (; c + 4 <= stop; c += 4) {
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++) parts[k] += term_of(kind, t, c + k, i, shift);
         }
-        sum += part;
+        for (; c < stop; c++) parts[0] += term_of(kind, t, c, i, shift);
+        sum += (parts[0] + parts[1]) + (parts[2] + parts[3]);
     }
     return sum;
 }
@@ -128,7 +135,8 @@ static void run(
         const tile t = {row_of(&s->x, memory, 0) + first, s->x.pitch, row_of(&s->y, memory, 0) + first, s->y.pitch, channels};
         run_tile(s, &t, round_up(rest, LANES));
         if (!finishes(s)) continue;
-        for (int row = 0; row < channels; row++) NAME(finish)(s, memory, row, first, rest);
+        if (clamps(s)) for (int row = 0; row < channels; row++) NAME(finish)(s, memory, row, first, rest);
+        else NAME(post_rows)(s, memory, 0, channels, first, rest);
     }
 }
 

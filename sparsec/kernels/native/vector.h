@@ -267,10 +267,11 @@ void NAME(finish_vector)(const sparsec_step *s, float *const *memory, int64_t fi
 /* Applies a function whose operand, if it has one, is the number a. */
 void NAME(apply)(int function, float a, float b, float *y, int64_t count);
 
+/* Whether the clamp does something. */
+INLINE int clamps(const sparsec_step *s) { return s->low > -__builtin_inff() || s->high < __builtin_inff(); }
+
 /* Whether there is anything for finish to do. */
-INLINE int finishes(const sparsec_step *s) {
-    return s->posts > 0 || s->low > -__builtin_inff() || s->high < __builtin_inff();
-}
+INLINE int finishes(const sparsec_step *s) { return s->posts > 0 || clamps(s); }
 
 /* The share of `count` things that part `part` of `parts` takes: begin <= i < end. */
 INLINE int64_t share(int64_t count, int part, int parts) { return count * part / parts; }
