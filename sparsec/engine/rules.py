@@ -177,7 +177,7 @@ def _depthwise(site: Site) -> Found:
 
 
 def _by_channel(site: Site, window: Window) -> Step:
-    """A convolution of each channel by itself; the kernel is ``[*window, 1, filters]`` or ``[*window, channels, multiplier]``."""
+    """A convolution of each channel by itself; its kernel: ``[*window, 1, filters]`` or ``[*window, channels, multiplier]``."""
     channels, filters = site.planes(site.x).channels, site.planes(site.y).channels
     rows = np.ascontiguousarray(site.store.array(site.input(1)).reshape(-1, filters).T)
     return site.step("depthwise", weights=rows, bias=site.vector(2), window=window, options=(filters // channels,))
