@@ -3,6 +3,9 @@
 #define SPARSEC_FUNCTIONS_H
 
 #include "vector.h"
+#if SPARSEC_BYTES == 64
+#include "tanh_table.h"
+#endif
 
 #include <float.h>
 
@@ -108,11 +111,26 @@ INLINE vec logistic(vec v) {
     return quotient(choose(v < 0.0f, e, splat(1.0f)), 1.0f + e);
 }
 
+#if SPARSEC_BYTES == 64
+INLINE vec in_table(const float *row, __m512i places) { return (vec)_mm512_permutexvar_ps(places, _mm512_loadu_ps(row)); }
+
+/* From a table. Not a number stays one whatever is looked up for it. */
+INLINE vec hyperbolic(vec v) {
+    const vec size = vmin(splat(TANH_MOST), absolute(v));
+    const __m512i places = _mm512_srli_epi32((__m512i)(size + TANH_BEFORE), TANH_SHIFT);
+    const vec beyond = size - in_table(TANH_TABLE[0], places);
+    vec p = in_table(TANH_TABLE[TANH_DEGREE + 1], places);
+#pragma GCC unroll 8
+    for (int i = TANH_DEGREE; i > 0; i--) p = p * beyond + in_table(TANH_TABLE[i], places);
+    return signed_as(p, v);
+}
+#else
 /* tanh(v) = (1 - e) / (1 + e) with e = exp(-2 |v|). */
 INLINE vec hyperbolic(vec v) {
     const vec less = exponential_less_one(-2.0f * absolute(v));
     return signed_as(absolute(quotient(less, 2.0f + less)), v);
 }
+#endif
 
 /* 1 - erf(size), for size >= 0: exp(-size^2) times a polynomial in t = 1 / (1 + size / 2), whose own error is 4e-8. */
 INLINE vec error_function_rest(vec size) {
