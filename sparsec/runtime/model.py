@@ -12,12 +12,13 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from sparsec.bundle import SelfCheck, read_bundle
+from sparsec.engine import RunOne
 from sparsec.errors import GraphError, InputError, VerificationError
 from sparsec.ir import BATCH, Array, evaluate, symbols
 from sparsec.kernels import NATIVE, WeightStore
 from sparsec.ops import infer_types
 from sparsec.program import Program
-from sparsec.runtime.plan import Plan, PlannedStep, Planner, Profile, RunOne
+from sparsec.runtime.plan import Plan, PlannedStep, Planner, Profile
 from sparsec.runtime.signature import Inputs, TensorInfo, arrange_inputs, bind_sizes, convert_inputs
 from sparsec.runtime.threads import BLAS_THREADS, blas_threads
 

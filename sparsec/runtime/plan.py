@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.engine import Arenas, Division, NativeSegment, Segment, divide
+from sparsec.engine import Arenas, Division, NativeSegment, RunOne, Segment, divide
 from sparsec.engine.calibration import machine_of
 from sparsec.engine.choice import Cheapest, Chooser
 from sparsec.engine.trial import Stopwatch
@@ -45,9 +45,6 @@ from sparsec.ops.sequences import BIAS, KERNEL, MASK, RECURRENT_KERNEL
 from sparsec.runtime.buffers import Buffers, Unit
 
 Slots = list[Any]
-
-RunOne = Callable[[Array], Array]
-"""The inputs in, the outputs out."""
 
 Measure = Callable[[Slots, int], tuple[list[float], float]]
 
@@ -232,7 +229,7 @@ class Planner:
             missing.add(NATIVE)
         native = len(segments) == len(steps)
         single = native and len(steps) == len(outputs) == len(self._graph.inputs) == 1 and outputs[0][1] is False
-        direct = segments[0].run_one if single else None
+        direct = segments[0].shortest() if single else None
         return Plan(len(slots), tuple(steps), outputs, tuple(described), frozenset(missing), native, direct)
 
     def _divide(self, types: Mapping[str, TensorType]) -> Division:
