@@ -77,9 +77,10 @@ def activated(functions, groups=1):
 
 
 def scaled(graph, batch=1):
-    """How many products scale their input, and how many steps do it for others."""
+    """How many products scale their input, how many maps do, and how many maps there are."""
     steps = [step for step in translated(graph, batch).items if isinstance(step, Step)]
-    return sum(step.before is not None for step in steps), sum(step.kernel == "map" for step in steps)
+    found = [step.kernel for step in steps if step.before is not None]
+    return found.count("product"), found.count("map"), sum(step.kernel == "map" for step in steps)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -87,14 +88,14 @@ def scaled(graph, batch=1):
 @pytest.mark.parametrize("functions", [["mul", "add", "relu"], ["mul", "add"], ["add", "relu"], ["relu"]])
 def test_a_product_scales_its_input(functions, groups, batch, isa):
     graph = graph_of((6, 7, 16), *activated(functions, groups))
-    assert scaled(graph, batch) == (1, 0)
+    assert scaled(graph, batch) == (1, 0, 0)
     check(graph, batch)
 
 
 @pytest.mark.parametrize("functions", [["add", "mul"], ["relu", "mul"], ["mul", "tanh"]])
 def test_what_a_product_cannot_do_is_a_step_of_its_own(functions, isa):
     graph = graph_of((6, 7, 16), *activated(functions))
-    assert scaled(graph) == (0, 1)
+    assert scaled(graph) == (0, 0, 1)
     check(graph)
 
 
@@ -103,16 +104,19 @@ def test_products_that_read_the_same_scale_it_each(isa):
     nodes += [make_node("conv", "q", ["f/relu", "q/k"], ["q"], **SAME), make_node("add", "z", ["y", "q"], ["z"])]
     weights["q/k"] = draw(np.random.default_rng(3), 1, 1, 24, 24)
     graph = graph_of((6, 7, 16), nodes, weights)
-    assert scaled(graph) == (2, 0)
+    assert scaled(graph) == (2, 0, 0)
     check(graph)
 
 
-def test_what_others_read_is_scaled_by_itself(isa):
-    nodes, weights = activated(["mul", "add", "relu"])
+@pytest.mark.parametrize("functions", [["mul", "add", "relu"], ["add"], ["relu"]])
+def test_what_others_read_is_scaled_by_itself(functions, isa):
+    nodes, weights = activated(functions)
+    scaled_value = nodes[-3].output
     nodes += [
-        make_node("max_pool", "m", ["f/relu"], ["m"], window=(3, 3), **SAME),
+        make_node("max_pool", "m", [scaled_value], ["m"], window=(3, 3), **SAME),
         make_node("add", "z", ["y", "m"], ["z"]),
     ]
     graph = graph_of((6, 7, 16), nodes, weights)
-    assert scaled(graph) == (0, 1)
+    assert scaled(graph) == (0, 1, 1)
     check(graph)
+    check(graph, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ PADDED: Final = frozenset({"windows", "depthwise", "max_pool"})
 """The kernels into whose window zeros around the input can be taken."""
 
 AFFINE: Final = ("multiply", "add", "clamp")
-"""What a product can do to its input, in this order."""
+"""What products and maps can do to their input, in this order."""
 
 
 def rewrite(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> list[Item]:
@@ -171,18 +172,22 @@ def _only_gates(step: Step, planes: Sizes) -> bool:
 
 
 def _fold_affines(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> list[Item]:
-    """Where only products read what a scale, a shift and a clamp make of a value, they do that where they copy their input."""
+    """What only scales, shifts and clamps channels goes over them once, or not at all where only products read the result."""
     readers = _readers(items)
     result = list(items)
-    for before in [item for item in items if isinstance(item, Step) and item.y not in outputs]:
-        affine = _affine(before, planes)
-        products = [item for item in items if isinstance(item, Step) and item.kernel == "product" and item.x == before.y]
-        if affine is None or not 0 < len(products) == readers[before.y] or any(item.gate for item in products):
+    for step in [item for item in items if isinstance(item, Step)]:
+        affine = _affine(step, planes)
+        if affine is None:
+            continue
+        products = [item for item in items if isinstance(item, Step) and item.kernel == "product" and item.x == step.y]
+        alone = step.y not in outputs and 0 < len(products) == readers[step.y]
+        if not alone or any(item.gate for item in products):
+            step.before, step.posts, step.low, step.high = affine, [], -inf, inf
             continue
         for item in products:
-            item.x, item.before = before.x, affine
-            item.nodes += before.nodes
-        result.remove(before)
+            item.x, item.before = step.x, affine
+            item.nodes += step.nodes
+        result.remove(step)
     return result
 
 
@@ -192,7 +197,12 @@ def _affine(step: Step, planes: Sizes) -> Affine | None:
     plain = (
         step.kernel == "map" and step.window.is_point and planes[step.x] == planes[step.y] and not (step.clamps and functions)
     )
-    if not plain or functions != [name for name in AFFINE if name in functions] or any(post.value for post in step.posts):
+    if (
+        not plain
+        or planes[step.y].positions == 1
+        or functions != [name for name in AFFINE if name in functions]
+        or any(post.value for post in step.posts)
+    ):
         return None
     operands = {post.function: np.float32(post.a) if post.channel is None else post.channel for post in step.posts}
     bounds = next(((post.a, post.b) for post in step.posts if post.function == "clamp"), (step.low, step.high))

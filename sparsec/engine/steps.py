@@ -146,7 +146,7 @@ class Step:
         residual: the name of a value that is added before the clamp.
         also: the name of another output.
         gate: the name of a value with one position, by whose channels a product multiplies those of its input.
-        before: what a product does to its input.
+        before: what a product or a map does to its input.
         posts: in order.
     """
 

@@ -168,7 +168,8 @@ typedef struct {
  *   product    x times a sparse matrix, position by position: weights is sparsec_matrix[pieces], each for some of the rows;
  *              options[0] is the most lines of a tile, 0 for as many as there can be; options[1] is 1
  *              where panels are copied; extra is a value with one position by whose rows those of x are multiplied before,
- *              or none; where there is a scale, min(max(x scale + shift, numbers[0]), numbers[1]) takes the place of x
+ *              or none; where there is a scale, min(max(x scale + shift, numbers[0]), numbers[1]) takes the place of x,
+ *              and in a map without a window as well
  *   windows    a convolution; weights as in product, with a tap for each element of the window, and columns as windows.c says;
  *              options[0] is into how many strips, one below the other, what is beside the whole lines of a row is cut
  *   sliding    a convolution without strides; weights as in unrolled

@@ -124,6 +124,12 @@ void NAME(select)(const sparsec_step *s, float *const *memory, void *scratch, in
     if (count == 1) NAME(finish_vector)(s, memory, begin, end);
 }
 
+static void scale_row(const sparsec_step *s, int64_t row, const float *x, float *y, int64_t count) {
+    const vec scale = splat(s->scale[row]), shift = splat(s->shift[row]), low = splat(s->numbers[0]), high = splat(s->numbers[1]);
+    /* Rows of several positions are padded, which may be written. */
+    for (int64_t i = 0; i < count; i += LANES) store(y + i, vclamp(load(x + i) * scale + shift, low, high));
+}
+
 int64_t SIZE(map)(const sparsec_step *s) { return (void)s, 0; }
 
 void NAME(map)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
@@ -142,6 +148,7 @@ void NAME(map)(const sparsec_step *s, float *const *memory, void *scratch, int p
         float *y = row_of(&s->y, memory, row);
         if (picks) pick_row(s, x, y);
         else if (!same) pad_row(s, x, y);
+        else if (s->scale) scale_row(s, row, x, y, count);
         else if (x != y) memcpy(y, x, sizeof(float) * count);
         if (finishes(s)) NAME(finish)(s, memory, row, 0, count);
     }
