@@ -91,7 +91,10 @@ def _zig(folder):
 
 # --- images of memory --------------------------------------------------------------------------------------------------
 
-_RAW = {"depthwise": lambda step: step.y.channels * step.window.height * step.window.width}
+_RAW = {
+    "depthwise": lambda step: step.y.channels * step.window.height * step.window.width,
+    "gather": lambda step: step.options[0] * step.y.channels,
+}
 """By kernel, how many floats its weights are, where they are no structure."""
 
 
@@ -191,6 +194,7 @@ def _values(step):
     yield step.y, kernel == "store"
     yield step.residual, False
     yield step.extra, False
+    yield step.mask, False
     if step.posts:
         for post in (Post * step.posts).from_address(step.post):
             yield post.value, False

@@ -122,6 +122,7 @@ def run_step(
     step.x = memory.place(x.shape, x)
     step.y = step.x if in_place else memory.place(shape)
     step.residual = absent if residual is None else memory.place(residual.shape, residual)
+    step.mask = absent
     step.extra = absent if extra is None else memory.place(extra.shape, extra)
     scratch = -(-found.scratch(found.kernels, ctypes.addressof(step)) // 64) * 64
     pool = found.new_pool(threads)

@@ -45,6 +45,8 @@ BINARY = {
     "maximum": np.maximum,
     "minimum": np.minimum,
     "prelu": lambda v, w: np.where(v < 0, v * w, v),
+    "equal": np.equal,
+    "keep": lambda v, w: np.where(w != 0, v, 0),
 }
 
 
@@ -100,6 +102,8 @@ def test_operands(operand, shape, isa):
     sizes = {"number": (), "channel": shape[-1:], "value": shape, "gate": (shape[0], 1, 1, shape[-1])}
     w = rng.standard_normal(sizes[operand]).astype(np.float32)
     w.reshape(-1)[-1] += 2
+    w.reshape(-1)[0] = 0 if w.ndim else w
+    v.reshape(-1)[-1] = w.reshape(-1)[-1]
     for function, operator in BINARY.items():
         memory = Memory()
         given = {"number": {"a": float(w) if w.ndim == 0 else 0.0}, "channel": {"channel": w}}.get(operand, {"value": w})

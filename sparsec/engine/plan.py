@@ -121,6 +121,7 @@ class NativePlan:
         structure.y = self._value(step.y, group, groups)
         structure.residual = self._value(step.residual, group, groups)
         structure.extra = self._value(step.also or step.gate, group, groups)
+        structure.mask = self._value(step.mask, group, groups)
         if step.posts:
             posts = (library.Post * len(step.posts))(*(self._post(post, step.y, group, groups) for post in step.posts))
             self._kept.append(posts)

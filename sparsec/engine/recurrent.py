@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from sparsec.engine.rules import Found, Site, refuse_weights, rule
+from sparsec.engine.rules import LOGIC, Found, Site, refuse_weights, rule
 from sparsec.engine.steps import Concat, Item, Made, Planes, Post, Product, Refusal, Step, View, multiplying
 from sparsec.ir import ABSENT, Array
 from sparsec.kernels.library import FUNCTIONS
@@ -50,13 +50,11 @@ def _activation(site: Site, name: str) -> Function | Refusal:
     return FUNCTIONS.index(post.function), post.a, post.b
 
 
-@rule("simple_rnn", "lstm", "gru")
+@rule("simple_rnn", "lstm", "gru", dtypes=LOGIC)
 def _recurrent(site: Site) -> Found:
     refusal = refuse_weights(site, [site.input(index) for index in (KERNEL, BIAS, RECURRENT_KERNEL)])
     if refusal:
         return refusal
-    if site.input(MASK) != ABSENT:
-        return Refusal("it has a mask")
     op = get_op(site.node.op)
     assert isinstance(op, Recurrent)
     initial = [site.input(STATES + index) for index in range(len(op.state_names))]
@@ -88,10 +86,15 @@ def _items(site: Site, op: Recurrent, initial: Sequence[str], functions: Sequenc
         *(projection, site.y, [site.node]),
         product=Product(site.input(RECURRENT_KERNEL), rows=(2 * y.channels, y.channels) if site.node.op == "gru" else ()),
         bias=inner,
-        options=(0, cell, int(bool(site.attrs["reverse"])), *(number for number, _, _ in functions)),
+        options=(
+            *(0, cell, int(bool(site.attrs["reverse"]))),
+            *(number for number, _, _ in functions),
+            int(bool(site.attrs["zero_masked"])),
+        ),
         numbers=tuple(parameter for _, a, b in functions for parameter in (a, b)),
         residual=first if initial else "",
         also=states,
+        mask=site.input(MASK),
     )
     items: list[Item] = [Concat(joined, tuple(initial))] if len(initial) > 1 else []
     items += [project, run]

@@ -1,13 +1,13 @@
 """What the engine does for each operator: one rule each, entered in a table.
 
-A rule sees a node whose values are float32, have two to four axes, the batch first, and known sizes. It gives the items that
-compute the node, or a refusal.
+A rule sees a node whose values are of dtypes that it takes, and have two to four axes, the batch first, and known sizes. It
+gives the items that compute the node, or a refusal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final
 
@@ -99,12 +99,19 @@ Rule = Callable[[Site], Found]
 RULES: Final[dict[str, Rule]] = {}
 """By operator."""
 
+FLOATS: Final = frozenset({"float32"})
+LOGIC: Final = FLOATS | {"bool"}
 
-def rule(*ops: str) -> Callable[[Rule], Rule]:
-    """Enters a rule in the table."""
+DTYPES: Final[dict[str, frozenset[str]]] = {}
+"""By operator, the dtypes of the values with which its rule deals; in a native plan they all are float32."""
+
+
+def rule(*ops: str, dtypes: frozenset[str] = FLOATS) -> Callable[[Rule], Rule]:
+    """Enters a rule in the table, with the dtypes of the values with which it deals."""
 
     def enter(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(ops, function))
+        DTYPES.update(dict.fromkeys(ops, dtypes))
         return function
 
     return enter
@@ -225,13 +232,33 @@ def _pool(site: Site) -> Found:
 REDUCTIONS: Final = {"reduce_mean": 0, "reduce_sum": 1, "reduce_max": 2}
 
 
-@rule(*REDUCTIONS)
+GREATEST_CHANNEL: Final = 3
+
+
+@rule("reduce_mean", "reduce_sum")
 def _reduce(site: Site) -> Found:
     rank = site.types[site.x].rank
     axes = sorted(axis % rank for axis in ints(site.attrs, "axes"))
     if axes != list(range(1, rank - 1)):
         return Refusal(f"it reduces axes {axes}, not all positions")
     return [site.step("reduce", options=(REDUCTIONS[site.node.op],))]
+
+
+@rule("reduce_max", dtypes=LOGIC)
+def _reduce_max(site: Site) -> Found:
+    x, y = site.planes(site.x), site.planes(site.y)
+    axes = ints(site.attrs, "axes")
+    if len(axes) != 1 or not _is_last(site, axes[0]):
+        return _reduce(site)
+    options = (GREATEST_CHANNEL,)
+    if y.channels == 1:
+        return [site.step("reduce", options=options)]
+    # Without an axis for it, the axis before becomes that of the channels.
+    if y.height * y.width > 1:
+        return Refusal("it reduces the channels of several rows to none")
+    name = f"{site.y}.greatest"
+    greatest = Step("reduce", site.x, name, [site.node], options=options)
+    return Made([greatest, Step("flatten", name, site.y, [site.node])], {name: replace(x, channels=1)})
 
 
 @rule("pad")
@@ -270,7 +297,7 @@ def _layer_norm(site: Site) -> Found:
     return [site.step("normalise", numbers=(number(site.attrs, "epsilon"),), posts=posts)]
 
 
-@rule("concat")
+@rule("concat", dtypes=LOGIC)
 def _concat(site: Site) -> Found:
     if not _is_last(site, integer(site.attrs, "axis")):
         return Refusal("it is not along the channels")
@@ -279,7 +306,7 @@ def _concat(site: Site) -> Found:
     return [Concat(site.y, tuple(site.node.inputs))]
 
 
-@rule("slice")
+@rule("slice", dtypes=LOGIC)
 def _slice(site: Site) -> Found:
     rank = site.types[site.x].rank
     axis = integer(site.attrs, "axis") % rank
@@ -293,7 +320,7 @@ def _slice(site: Site) -> Found:
     return [View(site.y, site.x, start)] if step == 1 else Refusal("it is not of neighbouring channels")
 
 
-@rule("reshape")
+@rule("reshape", dtypes=LOGIC)
 def _reshape(site: Site) -> Found:
     x, y = site.planes(site.x), site.planes(site.y)
     if x.channels == y.channels:
@@ -403,23 +430,27 @@ BINARY: Final = {
     "div": ("divide", "divide_into"),
     "maximum": ("maximum", "maximum"),
     "minimum": ("minimum", "minimum"),
+    "equal": ("equal", "equal"),
 }
 """By operator, the function for which its first input is the host, and that for its second."""
 
 
-@rule(*BINARY)
-def _binary(site: Site) -> Found:
+@rule("add", "sub", "mul", "div")
+@rule("maximum", "minimum", dtypes=LOGIC)
+def binary(site: Site) -> Found:
+    """What an operation with two inputs is."""
     hosts: dict[str, tuple[Post, ...]] = {}
     for host, other, function in zip(site.node.inputs, reversed(site.node.inputs), BINARY[site.node.op], strict=True):
         if site.is_constant(host) or site.shape(host) != site.shape(site.y):
             continue
-        post = _constant(site, other, function) if site.is_constant(other) else _with_value(site, other, function)
+        post = _constant(site, other, function) if site.is_constant(other) else with_value(site, other, function)
         if post is not None:
             hosts[host] = (post,)
     return Elementwise(hosts) if hosts else Refusal("its inputs do not broadcast in a way that is known")
 
 
-def _with_value(site: Site, name: str, function: str) -> Post | None:
+def with_value(site: Site, name: str, function: str) -> Post | None:
+    """An operation with a value that lies as the output does, or has one channel or one position; ``None`` for others."""
     y, other = site.planes(site.y), site.planes(name)
     same_rank = site.types[name].rank == site.types[site.y].rank
     fits = other == y or (other.channels == y.channels and other.height == other.width == 1)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from sparsec.engine.choice import Chooser
+from sparsec.engine.lookups import lookups
 from sparsec.engine.plan import FLOAT_BYTES, LINE_BYTES, NativePlan
 from sparsec.engine.segments import Segment
 from sparsec.engine.translate import translate
@@ -169,13 +170,13 @@ class _Frame:
             memory[0], call.pool = arena.address, arena.pool
 
     def set_inputs(self, arrays: Sequence[Array]) -> list[Array]:
-        """Take the inputs of a call; what is returned has to live as long as it lasts."""
+        """Take the inputs of a call, as float32; what is returned has to live as long as it lasts."""
         kept = []
         for number, (staged, array) in enumerate(zip(self._inputs, arrays, strict=True)):
             if staged is not None:
                 staged[...] = array
                 continue
-            kept.append(np.ascontiguousarray(array))
+            kept.append(np.ascontiguousarray(array, np.float32))
             self._point(number, kept[-1].ctypes.data)
         return kept
 
@@ -225,6 +226,8 @@ class NativeSegment:
         self._frames: deque[_Frame] = deque()
         self._inputs = [_shape(types[name]) for name in segment.inputs]
         self._outputs = [_shape(types[name]) for name in segment.outputs]
+        self._truths = [number for number, name in enumerate(segment.outputs) if types[name].dtype == "bool"]
+        self._lookups = lookups(segment, store)
         floats = [prod(_shape(types[name])[1:]) for name in (*segment.inputs, *segment.outputs)]
         size = _part_size(segment, types, samples, store)
         self._parts = []
@@ -245,7 +248,7 @@ class NativeSegment:
         """
         found, part = self._arenas.library, self._parts[0]
         outputs = [np.empty(shape, np.float32) for shape in self._outputs]
-        inputs = [np.ascontiguousarray(array) for array in arrays]
+        inputs = [np.ascontiguousarray(array, np.float32) for array in arrays]
         arena = Arena(found, 1)
         arena.reserve(self._nbytes)
         memory = (ctypes.c_void_p * part.plan.memories)(arena.address, *(array.ctypes.data for array in (*inputs, *outputs)))
@@ -257,17 +260,25 @@ class NativeSegment:
         return [self.parts * float(time) for time in np.median(by_step, axis=0)]
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """The outputs for inputs of the right shapes and dtype."""
+        """The outputs for inputs of the right shapes and dtype.
+
+        Raises:
+            InputError: an index is outside of its table.
+        """
+        for lookup in self._lookups:
+            lookup.check(arrays[lookup.number])
         frame = self._frame()
         inputs, outputs = frame.set_inputs(arrays), frame.set_outputs()
         self._call(frame)
         del inputs
         found = frame.outputs(outputs)
         self._frames.append(frame)
+        for number in self._truths:
+            found[number] = found[number].astype(bool)
         return found
 
     def shortest(self) -> RunOne:
-        """What gives the output for the input, where there is one of each, in the shortest way that their sizes allow."""
+        """What gives the output for the input, one of each and of float32, in the shortest way that their sizes allow."""
         staged = _is_small(self._inputs[0]) and _is_small(self._outputs[0])
         alone = len(self._parts) == 1 and self._arenas.threads == 1 and self._nbytes <= KEPT_BYTES
         return self._staged() if staged and alone else self._run_one

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sparsec.engine.rules import RULES, Found, Site
+from sparsec.engine.rules import DTYPES, FLOATS, RULES, Found, Site
 from sparsec.engine.steps import Refusal
 from sparsec.ir import ABSENT, BATCH, Graph, Node, TensorType, symbol
 from sparsec.kernels import WeightStore
@@ -94,7 +94,7 @@ def _refuse_values(node: Node, types: Mapping[str, TensorType], store: WeightSto
         if name == ABSENT or name in store:
             continue
         type_ = types[name]
-        if type_.dtype != "float32":
+        if type_.dtype not in DTYPES.get(node.op, FLOATS):
             return f"its values are {type_.dtype}"
         if type_.rank not in RANKS or type_.shape[0] != symbol(BATCH):
             return f"a value {type_} does not have two to four axes, the batch first"

@@ -147,6 +147,7 @@ class Step:
         also: the name of another output.
         gate: the name of a value with one position, by whose channels a product multiplies those of its input.
         before: what a product or a map does to its input.
+        mask: the name of a value that says which steps of a recurrent cell count.
         posts: in order.
     """
 
@@ -166,12 +167,13 @@ class Step:
     also: str = ""
     gate: str = ""
     before: Affine | None = None
+    mask: str = ""
     posts: list[Post] = field(default_factory=list)
 
     @property
     def reads(self) -> Iterator[str]:
         """The names of the values that it reads."""
-        yield from filter(None, (self.x, self.residual, self.gate, *(post.value for post in self.posts)))
+        yield from filter(None, (self.x, self.residual, self.gate, self.mask, *(post.value for post in self.posts)))
 
     @property
     def writes(self) -> Iterator[str]:

@@ -83,8 +83,10 @@ class Stopwatch:
         return [float(np.median(found)) for found in times]
 
     def _plans(self, step: Step, planes: Mapping[str, Planes], choices: Sequence[Choice]) -> list[NativePlan]:
+        # In the memory of a trial a mask would say that no step counts.
+        step = replace(step, nodes=[], mask="")
         values = {name: planes[name] for name in (*step.reads, *step.writes)}
-        alone = Translation((replace(step, nodes=[]),), values, {})
+        alone = Translation((step,), values, {})
         weights = _Apart(self._store)
         return [NativePlan(alone, weights, self._library, 1, lambda *_, choice=choice: choice) for choice in choices]
 

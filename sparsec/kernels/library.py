@@ -18,7 +18,7 @@ NATIVE: Final = "native library"
 VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
-ABI: Final = 13
+ABI: Final = 14
 
 FOLDER: Final = "SPARSEC_NATIVE"
 """The environment variable that names another folder with the library, such as one built for a sanitizer."""
@@ -90,14 +90,14 @@ OFF: Final = "none"
 KERNELS: Final = (
     *("product", "windows", "unrolled", "vector", "slices", "map", "load", "store", "flatten", "unflatten"),
     *("depthwise", "max_pool", "avg_pool", "reduce", "softmax", "normalise", "resize", "select", "recurrent"),
-    *("direct", "sliding", "dense", "interleave"),
+    *("direct", "sliding", "dense", "interleave", "gather"),
 )
 """The kernels, in the order of ``SPARSEC_KERNELS``."""
 
 FUNCTIONS: Final = (
     *("clamp", "leaky", "add", "subtract", "subtract_from", "multiply", "divide", "divide_into", "maximum", "minimum", "prelu"),
     *("sigmoid", "tanh", "silu", "hard_sigmoid", "gelu", "gelu_tanh", "elu", "selu", "softplus", "softsign"),
-    *("exp", "log", "sqrt", "abs", "erf"),
+    *("exp", "log", "sqrt", "abs", "erf", "equal", "keep"),
 )
 """The elementwise operations, in the order of ``SPARSEC_FUNCTIONS``."""
 
@@ -158,12 +158,12 @@ class Step(ctypes.Structure):
 
     _fields_ = [
         *((name, _INT) for name in ("kernel", "posts", "pieces")),
-        ("options", _INT * 5),
+        ("options", _INT * 6),
         *((name, _FLOAT) for name in ("low", "high")),
         ("numbers", _FLOAT * 4),
         *((name, POINTER) for name in ("post", "weights", "bias", "scale", "shift")),
         ("window", Window),
-        *((name, Value) for name in ("x", "y", "residual", "extra")),
+        *((name, Value) for name in ("x", "y", "residual", "extra", "mask")),
     ]
 
 

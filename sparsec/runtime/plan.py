@@ -115,7 +115,7 @@ class Plan:
         described: the steps, for summaries.
         missing: packages that are not installed and would have made it faster.
         native: whether every step runs in the native library.
-        direct: what gives the output for the input, where there is one of each, and one step, which is native.
+        direct: what gives the output for the input, where there is one of each, of float32, and one step, which is native.
     """
 
     slots: int
@@ -229,7 +229,8 @@ class Planner:
             missing.add(NATIVE)
         native = len(segments) == len(steps)
         single = native and len(steps) == len(outputs) == len(self._graph.inputs) == 1 and outputs[0][1] is False
-        direct = segments[0].shortest() if single else None
+        ends = [*(entry.name for entry in self._graph.inputs), *(port.value for port in self._graph.outputs)]
+        direct = segments[0].shortest() if single and all(types[name].dtype == "float32" for name in ends) else None
         return Plan(len(slots), tuple(steps), outputs, tuple(described), frozenset(missing), native, direct)
 
     def _divide(self, types: Mapping[str, TensorType]) -> Division:

@@ -1,6 +1,6 @@
 /* The elementwise operations that follow a kernel. */
 #include "functions.h"
-#include "vector.h"
+#include "logic.h"
 
 /* Some elements of some rows of y. */
 typedef struct {

@@ -6,6 +6,9 @@
  * are padded to one, so that whole vectors may be read and written there; what stands in the padding means nothing. A value
  * with one position has a pitch of 1: it is a plain vector.
  *
+ * Whole numbers and truth values are float32 too: 1 is true and 0 is false, and of numbers no more is asked than what rounding to
+ * float32 leaves as it is.
+ *
  * A kernel computes one step, sparsec_<kernel>_f32_<isa>:
  *
  *   kernel  as in SPARSEC_KERNELS
@@ -21,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 13
+#define SPARSEC_ABI 14
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -120,7 +123,9 @@ typedef struct {
     X(log, "log(v)") \
     X(sqrt, "sqrt(v)") \
     X(abs, "|v|") \
-    X(erf, "erf(v)")
+    X(erf, "erf(v)") \
+    X(equal, "v == w ? 1 : 0") \
+    X(keep, "w == 0 ? 0 : v")
 
 enum {
 #define SPARSEC_ENTRY(name, meaning) SPARSEC_FN_##name,
@@ -151,7 +156,7 @@ typedef struct {
     int32_t kernel;
     int32_t posts;            /* how many there are */
     int32_t pieces;           /* of the weights; each has the rows that follow those of the one before */
-    int32_t options[5];
+    int32_t options[6];
     float low, high;          /* the clamp; not a number stays what it is */
     float numbers[4];
     const sparsec_post *post;
@@ -159,7 +164,7 @@ typedef struct {
     const float *bias;
     const float *scale, *shift; /* for each channel of x; null where there is none */
     sparsec_window window;
-    sparsec_value x, y, residual, extra;
+    sparsec_value x, y, residual, extra, mask;
 } sparsec_step;
 
 /*
@@ -182,7 +187,8 @@ typedef struct {
  *   depthwise  a depthwise convolution; weights is [channels of y, taps] dense; options[0] is the multiplier
  *   max_pool   the greatest of a window; what lies outside does not count
  *   avg_pool   the mean of what of a window lies inside
- *   reduce     over the positions of each sample; options[0] is 0 for the mean, 1 for the sum, 2 for the greatest
+ *   reduce     over the positions of each sample; options[0] is 0 for the mean, 1 for the sum, 2 for the greatest, 3 for the
+ *              greatest channel of each position, for which y has one
  *   map        y = x, with zeros around it where window.pad says so, or every stride-th position, then the posts
  *   softmax    over the channels; its logarithm where options[0] is 1; y may be where x is
  *   normalise  over the channels: (x - mean) / sqrt(variance + numbers[0]); y may be where x is
@@ -195,7 +201,9 @@ typedef struct {
  *              columns; both steps may be negative
  *   interleave position (i, j) of channel c is position (i / stride_height, j / stride_width) of channel p * channels of y + c of x,
  *              where p is i % stride_height * stride_width + j % stride_width
- *   recurrent  all steps of a recurrent cell; recurrent.c says what options, bias, residual and extra are
+ *   recurrent  all steps of a recurrent cell; recurrent.c says what options, bias, residual, extra and mask are
+ *   gather     rows of a table: y is [.., channels of x, channels], and x says which; weights is [options[0], channels of y] dense,
+ *              and every number of x is a whole one from -options[0] on and less than it
  */
 #define SPARSEC_KERNELS(X) \
     X(product) \
@@ -220,7 +228,8 @@ typedef struct {
     X(direct) \
     X(sliding) \
     X(dense) \
-    X(interleave)
+    X(interleave) \
+    X(gather)
 
 enum {
 #define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,

@@ -9,8 +9,12 @@
  *   options[2]  1 where the last step is the first
  *   options[3], options[4]  the functions of the candidate and of the gates, negative for none, with
  *   numbers     a and b of the one, then of the other
+ *   options[5]  1 where the output is zero at steps that do not count
  *   residual    the states before the first step, one after the other, if they are not zero
  *   extra       where the states after the last step go, if anywhere
+ *   mask        not zero where a step of a sample counts, [steps, samples]; with none, all count
+ *
+ * At a step that does not count, the states stay what they are, and the output is that of the step before, zero at the first.
  *
  * The weights of the cells with gates z and r are two pieces, the second for the candidate.
  */
@@ -40,8 +44,16 @@ typedef struct {
     float *outputs;     /* of these steps, and `output` floats from one to the next */
     int64_t input, output;
     float *h, *c, *read;
+    float *counts;      /* whether a step counts, for each sample */
+    float *before;      /* the output of the step before the first of these, or zeros */
+    float *kept;        /* what c was before a step */
     void *scratch;      /* for the products */
 } cells;
+
+/* What goes from step to step: the state h and the output of the step before, which lie in one place where they cannot differ. */
+typedef struct {
+    const float *h, *output;
+} flow;
 
 static const int GATES[] = {1, 4, 3, 3}, STATES[] = {1, 2, 1, 1};
 
@@ -103,6 +115,9 @@ static cells plan_cells(const sparsec_step *s, arena *from) {
     k.h = take(from, bytes);
     k.c = take(from, bytes);
     k.read = take(from, bytes);
+    k.counts = take(from, k.pitch * (int64_t)sizeof(float));
+    k.before = take(from, bytes);
+    k.kept = take(from, bytes);
     const int units = s->y.channels;
     const int64_t first = product_bytes(&k, 0, (is_gated(k.cell) ? 2 : k.gates) * units);
     const int64_t second = is_gated(k.cell) ? product_bytes(&k, 1, units) : 0;
@@ -190,6 +205,65 @@ static void run_cell(const cells *k, float *z, const float *h, float *out) {
     }
 }
 
+/* ---- steps that do not count ------------------------------------------------------------------------------------------ */
+
+INLINE int is_masked(const cells *k) { return k->step->mask.base >= 0; }
+INLINE int gives_zero(const cells *k) { return k->step->options[5]; }
+
+/* For how many samples a step counts, and for which. */
+static int64_t read_counts(const cells *k, float *const *memory, int64_t step) {
+    const float *mask = row_of(&k->step->mask, memory, step);
+    int64_t found = 0;
+    for (int64_t i = 0; i < k->samples; i++) {
+        k->counts[i] = mask[i];
+        found += mask[i] != 0.0f;
+    }
+    return found;
+}
+
+/* to = a for the samples for which the step counts, else b; it may be either. */
+static void pick_counted(const cells *k, const float *a, const float *b, float *to) {
+    for (int64_t i = 0; i < k->pitch; i += LANES) {
+        const ivec counts = load(k->counts + i) != 0.0f;
+        for (int64_t at = i; at < k->floats; at += k->pitch) store(to + at, choose(counts, load(a + at), load(b + at)));
+    }
+}
+
+/* A step that counts for some samples, but not for all. */
+static void run_some(const cells *k, float *z, flow *f, float *out) {
+    if (k->cell == LSTM) memcpy(k->kept, k->c, sizeof(float) * k->floats);
+    run_cell(k, z, f->h, out);
+    if (k->cell == LSTM) pick_counted(k, k->c, k->kept, k->c);
+    if (f->h == f->output) {
+        pick_counted(k, out, f->output, out);
+        *f = (flow){out, out};
+        return;
+    }
+    pick_counted(k, out, f->h, k->h);
+    pick_counted(k, out, f->output, out);
+    *f = (flow){k->h, gives_zero(k) ? f->output : out};
+}
+
+/* A step that counts for so many samples. */
+static void run_one(const cells *k, int64_t counted, float *z, flow *f, float *out) {
+    if (counted == 0) {
+        memcpy(out, f->output, sizeof(float) * k->floats);
+    } else if (counted < k->samples) {
+        run_some(k, z, f, out);
+    } else {
+        run_cell(k, z, f->h, out);
+        *f = (flow){out, gives_zero(k) ? f->output : out};
+    }
+}
+
+/* Where the outputs of some steps are about to make place for others. */
+static void keep_flow(const cells *k, flow *f) {
+    const int same = f->h == f->output;
+    if (f->h != k->h) memcpy(k->h, f->h, sizeof(float) * k->floats);
+    if (!same && f->output != k->before) memcpy(k->before, f->output, sizeof(float) * k->floats);
+    *f = (flow){k->h, same ? k->h : k->before};
+}
+
 /* ---- what goes in and out --------------------------------------------------------------------------------------------- */
 
 static void bring_inputs(const cells *k, float *const *memory, int64_t first, int64_t count) {
@@ -211,7 +285,7 @@ static void bring_outputs(const cells *k, float *const *memory, int64_t first, i
     }
 }
 
-static void begin_states(const cells *k, float *const *memory) {
+static flow begin_states(const cells *k, float *const *memory) {
     const sparsec_value *initial = &k->step->residual;
     float *const states[] = {k->h, k->c};
     for (int i = 0; i < k->states; i++) {
@@ -221,6 +295,9 @@ static void begin_states(const cells *k, float *const *memory) {
             memcpy(states[i] + row * k->pitch, from, sizeof(float) * k->samples);
         }
     }
+    memset(k->before, 0, sizeof(float) * k->floats);
+    memset(k->counts, 0, sizeof(float) * k->pitch);
+    return (flow){k->h, initial->base >= 0 || gives_zero(k) ? k->before : k->h};
 }
 
 static void end_states(const cells *k, float *const *memory) {
@@ -249,19 +326,17 @@ void NAME(recurrent)(const sparsec_step *s, float *const *memory, void *scratch,
     const int backwards = s->options[2];
     /* Where rows have padding, computing with what happens to stand there may take long. */
     if (k.pitch != k.samples) memset(k.inputs, 0, sizeof(float) * k.chunk * k.input);
-    begin_states(&k, memory);
+    flow f = begin_states(&k, memory);
     for (int64_t done = 0; done < k.steps; done += k.chunk) {
         const int64_t left = k.steps - done, count = k.chunk < left ? k.chunk : left;
         const int64_t first = backwards ? left - count : done;
-        const float *h = k.h;
         bring_inputs(&k, memory, first, count);
         for (int64_t i = 0; i < count; i++) {
             const int64_t at = backwards ? count - 1 - i : i;
-            float *out = k.outputs + at * k.output;
-            run_cell(&k, k.inputs + at * k.input, h, out);
-            h = out;
+            const int64_t counted = is_masked(&k) ? read_counts(&k, memory, first + at) : k.samples;
+            run_one(&k, counted, k.inputs + at * k.input, &f, k.outputs + at * k.output);
         }
-        memcpy(k.h, h, sizeof(float) * k.floats);
+        keep_flow(&k, &f);
         bring_outputs(&k, memory, first, count);
     }
     end_states(&k, memory);

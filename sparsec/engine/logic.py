@@ -1,0 +1,77 @@
+"""The rules for what Keras' masks are made of, and for look-ups.
+
+In a native plan all values are float32. True is 1 and false is 0. Integers are rounded, and nothing is asked of them but what
+that leaves as it is, since it keeps their order: whether one equals a number below 2^24, and which row it names of a table that
+has no more. They come from outside alone; no native step makes them.
+
+A mask ``[N, T]`` has a row for each step, with all samples side by side, as they are in the states of a recurrent cell.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from sparsec.engine.rules import LOGIC, Found, Site, binary, rule, with_value
+from sparsec.engine.steps import Elementwise, Post, Refusal, Step, View
+from sparsec.ops.base import integer
+
+INTEGERS: Final = frozenset({"int32", "int64"})
+
+WHOLE: Final = 1 << 24
+"""Up to this number, float32 holds every integer."""
+
+
+@rule("equal", dtypes=LOGIC | INTEGERS)
+def _equal(site: Site) -> Found:
+    constants = [site.store.array(name) for name in site.node.inputs if site.is_constant(name)]
+    of_integers = any(site.types[name].dtype in INTEGERS for name in site.node.inputs if not site.is_constant(name))
+    held = len(constants) == 1 and bool((np.abs(constants[0].astype(np.float64)) < WHOLE).all())
+    return Refusal("it compares integers that float32 may not hold") if of_integers and not held else binary(site)
+
+
+@rule("cast", dtypes=LOGIC | INTEGERS)
+def _cast(site: Site) -> Found:
+    before, after = site.types[site.x].dtype, site.types[site.y].dtype
+    if after in INTEGERS:
+        return Refusal("it makes integers")
+    if after == "bool" and before != "bool":
+        return Elementwise({site.x: (Post("equal"), Post("equal"))})
+    return [View(site.y, site.x)]
+
+
+@rule("where", dtypes=LOGIC)
+def _where(site: Site) -> Found:
+    condition, a, b = site.node.inputs
+    if any(site.is_constant(name) for name in (condition, a)) or site.shape(a) != site.shape(site.y):
+        return Refusal("it does not choose between a value and zero")
+    if not site.is_constant(b):
+        return _either_or_both(site)
+    post = with_value(site, condition, "keep")
+    if post is None or site.store.array(b).any():
+        return Refusal("it does not choose between a value and zero")
+    return Elementwise({a: (post,)})
+
+
+def _either_or_both(site: Site) -> Found:
+    """A choice between two truth values of which one is the condition."""
+    condition, a, b = site.node.inputs
+    if condition not in (a, b) or not site.shape(condition) == site.shape(a) == site.shape(b):
+        return Refusal("it does not choose between a value and zero")
+    function, other = ("maximum", b) if condition == a else ("minimum", a)
+    return Elementwise({condition: (Post(function, value=other),)})
+
+
+@rule("gather", dtypes=LOGIC | INTEGERS)
+def _gather(site: Site) -> Found:
+    table, indices = site.node.inputs
+    if not site.is_constant(table) or site.is_constant(indices):
+        return Refusal("its table is computed")
+    weight = site.store.weight(table)
+    if weight.dtype != "float32" or len(weight.shape) != 2 or integer(site.attrs, "axis") % 2:
+        return Refusal("it does not look up the rows of a matrix of float32")
+    if not 0 < weight.shape[0] <= WHOLE:
+        return Refusal("its table has more rows than float32 can name, or none")
+    rows = np.ascontiguousarray(site.store.array(table))
+    return [Step("gather", indices, site.y, [site.node], weights=rows, options=(weight.shape[0],))]
