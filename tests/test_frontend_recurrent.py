@@ -154,6 +154,22 @@ def test_initial_states(class_name: str, keras: Any, tmp_path: Path) -> None:
     compare(keras.Model([x, *states, flags], outputs), tmp_path, gaps())
 
 
+@pytest.mark.parametrize("class_name", PLAIN)
+def test_the_mask_of_a_sequence_is_not_handed_on_beside_states(class_name: str, keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    layer = getattr(layers, class_name)
+    x = keras.Input((STEPS, CHANNELS))
+    states = [keras.Input((2,)) for _ in range(2 if class_name == "LSTM" else 1)]
+    masked = layers.Masking()(x)
+    every = layer(2, return_sequences=True)(masked, initial_state=states)
+    directions = layers.Bidirectional(layer(2, return_sequences=True))(masked, initial_state=[*states, *states])
+    # What comes after is masked again.
+    model = keras.Model([*states, x], [every, directions, layer(2)(every), layer(2)(directions)])
+    batch = random_inputs(model)[-1]
+    batch[~gaps()] = 0.0
+    compare(model, tmp_path, batch)
+
+
 def test_open_sizes(keras: Any, tmp_path: Path) -> None:
     layers = keras.layers
     x = keras.Input((None, CHANNELS))

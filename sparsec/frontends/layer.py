@@ -303,10 +303,15 @@ class Layer(Options):
     @cached_property
     def mask(self) -> Value | None:
         """The mask of the call: the one that it gives, else that of its first input."""
-        given = next(tensors(self.operand(len(self._args), "mask")), None)
-        if given is None:
+        if self.given_mask is None:
             return self.inputs[0].mask if self.inputs else None
-        return self.cast(given, "bool")
+        return self.given_mask
+
+    @cached_property
+    def given_mask(self) -> Value | None:
+        """The mask that the call gives."""
+        given = next(tensors(self.operand(len(self._args), "mask")), None)
+        return None if given is None else self.cast(given, "bool")
 
     def masked_inputs(self, given: Any) -> Any:
         """The inputs of a nested model with the masks that its call gives."""

@@ -213,8 +213,18 @@ def _initial_states(layer: Layer) -> list[Value]:
     """The states that a call gives: as an argument of their own, or behind the sequence."""
     if layer.operand(len(layer.inputs), "constants") is not None:
         layer.refuse("is called with constants, which is not read")
-    given = [layer.cast(state, layer.dtype) for state in tensors(layer.operand(99, "initial_state"))]
+    given = [layer.cast(state, layer.dtype) for state in _states_beside(layer)]
     return given or layer.inputs[1:]
+
+
+def _states_beside(layer: Layer) -> list[Value]:
+    """The states that a call gives as an argument of their own."""
+    return [*tensors(layer.operand(99, "initial_state"))]
+
+
+def _counted(layer: Layer) -> Value | None:
+    """The mask by which steps count: Keras 3 hands that of the sequence to a call that has no other tensors, alone."""
+    return layer.given_mask if layer.saved_by.generation == 3 and _states_beside(layer) else layer.mask
 
 
 def _channels_last(layer: Layer, value: Value, leading: int) -> Value:
@@ -235,13 +245,13 @@ def _channels_first(layer: Layer, value: Value, leading: int) -> Value:
 @reads(*RECURRENT)
 def recurrent(layer: Layer) -> tuple[Value, ...]:
     """LSTM, GRU, SimpleRNN, RNN over stock cells, ConvLSTM1D, 2D and 3D."""
-    x, mask = layer.cast(layer.inputs[0], layer.dtype), layer.mask
+    x, mask = layer.cast(layer.inputs[0], layer.dtype), _counted(layer)
     zero_masked = layer.flag("zero_output_for_mask", False)
     states = [_channels_last(layer, state, 1) for state in _initial_states(layer)]
     outcome = _sequence(layer, _channels_last(layer, x, 2), mask, states, zero_masked, turned_back=False)
     sequences = layer.flag("return_sequences", False)
     output = _channels_first(layer, outcome.output, 2 if sequences else 1)
-    output = layer.masked(output, mask if sequences else None)
+    output = layer.masked(output, layer.mask if sequences else None)
     if not layer.flag("return_state", False):
         return (output,)
     return (output, *(_channels_first(layer, state, 1) for state in outcome.states))
@@ -262,7 +272,7 @@ def single_step(layer: Layer) -> tuple[Value, ...]:
 def bidirectional(layer: Layer) -> tuple[Value, ...]:
     """Bidirectional: a layer and its like, which goes the other way; their outputs merged step by step."""
     forward, backward = _directions(layer)
-    x, mask, states = layer.cast(layer.inputs[0], layer.dtype), layer.mask, _initial_states(layer)
+    x, mask, states = layer.cast(layer.inputs[0], layer.dtype), _counted(layer), _initial_states(layer)
     half, sequences = len(states) // 2, forward.flag("return_sequences", False)
     if len(states) % 2:
         layer.refuse(f"is given {len(states)} initial states, which are not as many for both directions")
@@ -271,7 +281,7 @@ def bidirectional(layer: Layer) -> tuple[Value, ...]:
         for inner, given, turned_back in ((forward, states[:half], False), (backward, states[half:], True))
     )
     outputs = _merged(layer, one.output, other.output)
-    masked = tuple(layer.masked(output, mask if sequences else None) for output in outputs)
+    masked = tuple(layer.masked(output, layer.mask if sequences else None) for output in outputs)
     return (*masked, *one.states, *other.states) if forward.flag("return_state", False) else masked
 
 
