@@ -61,8 +61,8 @@ class Network:
         return sparsec.compile(self.model, verify=False, **options)
 
 
-def onnx_call(path: Path, batch: Array, threads: int | None = None) -> Callable[[], Array]:
-    """A call that runs an ONNX file of one input and output in ONNX Runtime."""
+def onnx_call(path: Path, *batch: Array, threads: int | None = None) -> Callable[[], Array]:
+    """A call that runs an ONNX file in ONNX Runtime, with its inputs in order, and returns its first output."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -70,5 +70,5 @@ def onnx_call(path: Path, batch: Array, threads: int | None = None) -> Callable[
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options)
-    feed = {session.get_inputs()[0].name: batch}
+    feed = {entry.name: x for entry, x in zip(session.get_inputs(), batch, strict=True)}
     return lambda: np.asarray(session.run(None, feed)[0])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from common import milliseconds, save
 
 from sparsec.backends.onnx import export_onnx
 from sparsec.ir import BATCH, Array, Graph, Input, Port, TensorType, symbol
+from sparsec.kernels import library
 from sparsec.lowering import lower
 from sparsec.ops import evaluate_graph, make_node
 from sparsec.runtime import Model
 from sparsec.text import Column
 
 CHANNELS, UNITS, STEPS, SAMPLES = 64, 1024, 200, 1
+MASKED_UNITS, BATCHES = 256, (1, 16)
 ZEROS = 0.9
 SHOWN = (1, 10, 25, 50, 100, 150, 200)
 """The steps at which the error is shown."""
@@ -40,7 +43,11 @@ random and as large as keeps the state moving. *Sparse* is a bundle in sparsec's
 dense products, both in float32; *float64* is the reference. Errors are the largest of all units up to that step,
 over the range of the outputs of all steps. Above the table: the kernels that were chosen for one sample, and the
 median time of the whole sequence with one thread, all in turn; *without zeros* is the same layer where no weight
-is zero, in the same runtime."""
+is zero, in the same runtime.
+
+Below that, layers of {MASKED_UNITS} units with a mask, as Embedding and Masking give one: of each sample as many steps count
+as were drawn from the second half of all, from the first on. *NumPy* is the runtime without its native library. The ONNX file
+has a Scan, since ONNX's LSTM and GRU know lengths, but no masks. All with one thread and in turn."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,8 @@ def main() -> None:
         facts[op] = {"errors": [asdict(row) for row in found], "kernels": kernels, "milliseconds": times}
         shown = ", ".join(f"{name} {time:.1f} ms" for name, time in times.items())
         lines.append(f"* {op.upper()}: {kernels}; {shown}")
+        facts[op]["masked"] = masked = {batch: _masked_times(op, batch) for batch in BATCHES}
+        lines += [f"* {op.upper()} with a mask, batch {batch}: {_masked_text(batch, of)}" for batch, of in masked.items()]
     text = TEXT + "\n\n" + "\n".join(lines)
     save("recurrent", "Recurrent layers", text, COLUMNS, [row.cells() for row in rows], facts, PACKAGES)
 
@@ -120,6 +129,35 @@ def _times(graph: Graph, model: Model, x: Array) -> dict[str, float]:
             "ONNX Runtime": onnx_call(path, x, threads=1),
         }
         return milliseconds(calls, rounds=7)
+
+
+def _masked_times(op: str, batch: int) -> dict[str, float]:
+    graph = layer_graph(op, MASKED_UNITS)
+    (node,), (x,) = graph.nodes, graph.inputs
+    mask = Input("mask", TensorType("bool", x.type.shape[:2]))
+    graph = replace(graph, inputs=(x, mask), nodes=(replace(node, inputs=(*node.inputs, "mask")),))
+    rng = np.random.default_rng(1)
+    counts = np.arange(STEPS) < rng.integers(STEPS // 2, STEPS + 1, (batch, 1))
+    inputs = [rng.normal(size=(batch, STEPS, CHANNELS)).astype(np.float32), counts]
+    native = Model(lower(graph), threads=1)
+    before = os.environ.get(library.VARIABLE, "")
+    os.environ[library.VARIABLE] = library.OFF
+    fallback = Model(lower(graph), threads=1)
+    os.environ[library.VARIABLE] = before
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layer.onnx"
+        export_onnx(graph, path)
+        calls = {
+            "sparse": lambda: native.run(inputs),
+            "NumPy": lambda: fallback.run(inputs),
+            "ONNX Runtime": onnx_call(path, *inputs, threads=1),
+        }
+        return milliseconds(calls, rounds=15)
+
+
+def _masked_text(batch: int, times: dict[str, float]) -> str:
+    shown = ", ".join(f"{name} {time:.2f} ms" for name, time in times.items())
+    return f"{shown}; {1e3 * batch * STEPS / times['sparse']:,.0f} steps a second"
 
 
 if __name__ == "__main__":
