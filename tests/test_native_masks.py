@@ -357,3 +357,26 @@ def test_models_are_what_keras_says(make):
         expected = model(given if len(given) > 1 else given[0], training=False)
         np.testing.assert_allclose(loaded.run(given)[0], expected, rtol=0, atol=2e-6)
         assert all(step.kernel.startswith("native/") for step in loaded.plan(samples)), loaded.summary(samples)
+
+
+def test_sequences_without_steps_and_with_many():
+    """Lengths that are known only when the model is called."""
+    rng = np.random.default_rng(16)
+    x = Input("x", TensorType("float32", (symbol(BATCH), symbol("T"), 4)))
+    ids = Input("ids", TensorType("int32", (symbol(BATCH), symbol("T"))))
+    cell = cell_graph(rng, "lstm", USUAL["lstm"], 1, 4, 8)
+    nodes = (
+        make_node("equal", "e", ["ids", "zero"], ["e"]),
+        make_node("equal", "n", ["e", "no"], ["n"]),
+        make_node("lstm", "r", ["x", "kernel", "bias", "recurrent", "n"], ["y", "h", "c"], **cell.nodes[0].attrs),
+    )
+    weights = {**cell.weights, "zero": np.int32(0), "no": NO}
+    graph = Graph((x, ids), tuple(Port(name, name) for name in "yhc"), nodes, weights)
+    model = Model(lower(graph))
+    for steps in (1, 40):
+        inputs = [rng.standard_normal((2, steps, 4)).astype(np.float32), rng.integers(0, 2, (2, steps), np.int32)]
+        for y, expected in zip(model.run(inputs), evaluate(graph, inputs), strict=True):
+            np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
+    inputs = [np.zeros((2, 0, 4), np.float32), np.zeros((2, 0), np.int32)]
+    for y, expected in zip(model.run(inputs), evaluate(graph, inputs), strict=True):
+        np.testing.assert_array_equal(y, expected)

@@ -37,7 +37,7 @@ class Lookup:
             InputError: one is not; as the operator says it.
         """
         rows = len(self.table)
-        if indices.view(UNSIGNED[indices.dtype.name]).max() < rows:
+        if indices.view(UNSIGNED[indices.dtype.name]).max(initial=0) < rows:
             return
         if indices.min() < -rows or indices.max() >= rows:
             get_op(self.node.op).evaluate(self.node.attrs, [self.table, indices])

@@ -104,6 +104,8 @@ def _refuse_values(node: Node, types: Mapping[str, TensorType], store: WeightSto
 def _refuse(node: Node, types: Mapping[str, TensorType], store: WeightStore) -> str:
     if node.op not in RULES:
         return "its operator has no native kernel"
+    if any(0 in types[name].shape for name in (*node.inputs, *node.outputs) if name != ABSENT and name not in store):
+        return "a value of it is empty"
     found: Found = RULES[node.op](Site(node, types, store))
     return found.reason if isinstance(found, Refusal) else ""
 
