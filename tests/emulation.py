@@ -276,7 +276,8 @@ class _Driver:
             results=results,
             scratch=plan.scratch * threads,
         )
-        for i in {step.y.base for step in steps}:
+        # Where the output is nowhere, pools of it are in the other value.
+        for i in {step.extra.base if step.y.base < 0 else step.y.base for step in steps}:
             place = places[i]
             ctypes.memmove(bases[i], content[place - results : place - results + sizes[i]], sizes[i])
 

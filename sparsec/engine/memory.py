@@ -122,7 +122,7 @@ class Memory:
     def _reuse(self) -> None:
         """Let outputs take the place of inputs that nobody reads any more."""
         for index, step in enumerate(self.steps):
-            y, _ = self._root(step.y)
+            y, _ = self._root(step.result)
             target = self._roots[y]
             if target.parts or target.base != ARENA or target.first != index:
                 continue

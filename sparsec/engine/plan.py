@@ -8,11 +8,12 @@ from typing import Any, Final, Protocol
 from sparsec.engine.choice import Choice, Chooser
 from sparsec.engine.memory import Memory
 from sparsec.engine.packing import Packed, address, pointer
+from sparsec.engine.rewrites import join_pools
 from sparsec.engine.steps import Planes, Post, Step, Window
 from sparsec.engine.translate import Translation
 from sparsec.ir import Attrs
 from sparsec.kernels import Packing, library
-from sparsec.kernels.library import FUNCTIONS, KERNELS, OPERANDS, Library
+from sparsec.kernels.library import FUNCTIONS, KERNELS, OPERANDS, POOLS, Library
 
 FLOAT_BYTES: Final = 4
 LINE_BYTES: Final = 64
@@ -58,13 +59,17 @@ class NativePlan:
 
     def __init__(self, translation: Translation, store: Weights, found: Library, threads: int, choose: Chooser) -> None:
         self._kept: list[Any] = []
-        self._memory = Memory(translation.items, translation.planes, translation.external)
+        multiplied = [item for item in translation.items if isinstance(item, Step) and item.product is not None]
+        choices = {step.y: choose(step, translation.planes) for step in multiplied}
+        kernels = {y: choice.kernel for y, choice in choices.items()}
+        items = join_pools(translation.items, translation.planes, kernels)
+        self._memory = Memory(items, translation.planes, translation.external)
         self._store = store
         self.memories = len(set(translation.external.values())) + 1
         structures: list[library.Step] = []
         self.steps: list[NativeStep] = []
         for step in self._memory.steps:
-            choice = None if step.product is None else choose(step, self._memory.planes)
+            choice = None if step.product is None else choices[step.y]
             made = self._structures(step, choice)
             self.steps.append(NativeStep(step, choice, len(made)))
             structures += made
@@ -118,10 +123,15 @@ class NativePlan:
             structure.numbers[:2] = step.before.low, step.before.high
         structure.window = _window(step.window)
         structure.x = self._value(step.x, group, groups)
-        structure.y = self._value(step.y, group, groups)
         structure.residual = self._value(step.residual, group, groups)
-        structure.extra = self._value(step.also or step.gate, group, groups)
         structure.mask = self._value(step.mask, group, groups)
+        if step.pool is None:
+            structure.y = self._value(step.y, group, groups)
+            structure.extra = self._value(step.also or step.gate, group, groups)
+        else:
+            structure.y = self._sizes(step.y, groups)
+            structure.extra = self._value(step.pool.y, group, groups)
+            structure.options[1] = POOLS.index(step.pool.kernel)
         if step.posts:
             posts = (library.Post * len(step.posts))(*(self._post(post, step.y, group, groups) for post in step.posts))
             self._kept.append(posts)
@@ -132,11 +142,15 @@ class NativePlan:
         """A part of the rows of a value; one of no memory where there is no value."""
         if not name:
             return library.Value(base=-1)
-        planes, place = self._planes(name), self._memory.place(name)
-        rows = planes.channels // groups
-        offset = place.offset + group * rows * planes.pitch
-        sizes = (rows, planes.samples, planes.height, planes.width, 0)
-        return library.Value(place.base, *sizes, offset, planes.pitch)
+        value, place = self._sizes(name, groups), self._memory.place(name)
+        value.base, value.offset = place.base, place.offset + group * value.channels * value.pitch
+        return value
+
+    def _sizes(self, name: str, groups: int) -> library.Value:
+        """A part of the rows of a value that is nowhere yet."""
+        planes = self._planes(name)
+        sizes = (planes.channels // groups, planes.samples, planes.height, planes.width, 0)
+        return library.Value(-1, *sizes, 0, planes.pitch)
 
     def _post(self, post: Post, y: str, group: int, groups: int) -> library.Post:
         function, of = FUNCTIONS.index(post.function), self._planes(y)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Final
 
 import numpy as np
 
-from sparsec.engine.steps import Affine, Concat, Item, Planes, Step, View, Window, multiplying
+from sparsec.engine.steps import Affine, Concat, Item, Planes, Pool, Step, View, Window, multiplying
+from sparsec.kernels.library import POOLS
 
 Sizes = dict[str, Planes]
 
@@ -208,3 +209,38 @@ def _affine(step: Step, planes: Sizes) -> Affine | None:
     bounds = next(((post.a, post.b) for post in step.posts if post.function == "clamp"), (step.low, step.high))
     ones = np.ones(planes[step.y].channels, np.float32)
     return Affine(ones * operands.get("multiply", np.float32(1)), ones * operands.get("add", np.float32(0)), *bounds)
+
+
+POOLED: Final = frozenset({"sliding"})
+"""The kernels that can give pools of their output instead of it, and are faster so."""
+
+PAIRS: Final = Window((2, 2), (2, 2))
+
+
+def join_pools(items: Sequence[Item], planes: Mapping[str, Planes], kernels: Mapping[str, str]) -> list[Item]:
+    """Pools of two rows and two columns join the convolution that nothing else reads.
+
+    Args:
+        items: of the plan, in order; convolutions that a pool joins are changed.
+        planes: the sizes of all values.
+        kernels: by the output of a step that multiplies with a weight, the kernel that was chosen.
+    """
+    readers = _readers(items)
+    makers = {item.y: item for item in items if isinstance(item, Step)}
+    result = list(items)
+    for item in items:
+        maker = makers.get(item.x) if isinstance(item, Step) and _pools_pairs(item, planes) else None
+        if maker is not None and readers[maker.y] == 1 and kernels.get(maker.y) in POOLED and not _operands(maker):
+            assert isinstance(item, Step)
+            maker.pool = Pool(item.kernel, item.y)
+            maker.nodes += item.nodes
+            result.remove(item)
+    return result
+
+
+def _pools_pairs(step: Step, planes: Mapping[str, Planes]) -> bool:
+    """Whether a step does nothing but compute pools of two rows and two columns, all inside."""
+    if step.kernel not in POOLS or step.window != PAIRS or step.posts or step.clamps:
+        return False
+    x, y = planes[step.x], planes[step.y]
+    return 2 * y.height <= x.height and 2 * y.width <= x.width

@@ -126,6 +126,19 @@ class Affine:
     high: float = inf
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Pools of two rows and two columns that a convolution computes of what it gives, which is nowhere else then.
+
+    Attributes:
+        kernel: that would compute them.
+        y: the name of the result.
+    """
+
+    kernel: str
+    y: str
+
+
 @dataclass
 class Step:
     """One kernel with what follows it; ``y = posts(clamp(kernel(x) + bias + residual))``.
@@ -149,6 +162,7 @@ class Step:
         before: what a product or a map does to its input.
         mask: the name of a value that says which steps of a recurrent cell count.
         posts: in order.
+        pool: what takes the place of the output.
     """
 
     kernel: str
@@ -169,6 +183,12 @@ class Step:
     before: Affine | None = None
     mask: str = ""
     posts: list[Post] = field(default_factory=list)
+    pool: Pool | None = None
+
+    @property
+    def result(self) -> str:
+        """The name of the value that it gives: the output, or the pools of it."""
+        return self.y if self.pool is None else self.pool.y
 
     @property
     def reads(self) -> Iterator[str]:
@@ -178,7 +198,7 @@ class Step:
     @property
     def writes(self) -> Iterator[str]:
         """The names of the values that it computes."""
-        yield from filter(None, (self.y, self.also))
+        yield from filter(None, (self.result, self.also))
 
     @property
     def clamps(self) -> bool:

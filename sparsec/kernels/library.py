@@ -18,7 +18,7 @@ NATIVE: Final = "native library"
 VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
-ABI: Final = 14
+ABI: Final = 15
 
 FOLDER: Final = "SPARSEC_NATIVE"
 """The environment variable that names another folder with the library, such as one built for a sanitizer."""
@@ -103,6 +103,9 @@ FUNCTIONS: Final = (
 
 OPERANDS: Final = ("number", "channel", "value", "gate")
 """What the operand of an elementwise operation may be, in the order of the header."""
+
+POOLS: Final = ("max_pool", "avg_pool")
+"""The kernels whose results a convolution can give, in the order of the header."""
 
 _INT, _LONG, _FLOAT, POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 

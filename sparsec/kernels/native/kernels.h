@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 14
+#define SPARSEC_ABI 15
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -141,6 +141,9 @@ enum {
     SPARSEC_GATE,    /* a value with one position for each sample */
 };
 
+/* What is computed of the elements of a pool. */
+enum { SPARSEC_GREATEST, SPARSEC_MEAN };
+
 typedef struct {
     int32_t function, operand;
     float a, b;
@@ -177,7 +180,8 @@ typedef struct {
  *              and in a map without a window as well
  *   windows    a convolution; weights as in product, with a tap for each element of the window, and columns as windows.c says;
  *              options[0] is into how many strips, one below the other, what is beside the whole lines of a row is cut
- *   sliding    a convolution without strides; weights as in unrolled
+ *   sliding    a convolution without strides; weights as in unrolled; where extra is a value, it is given the pools of two rows
+ *              and two columns of y, options[1] says which, y is nowhere, and neither residual nor posts have values
  *   direct     a convolution; weights is one sparsec_filters, of at most 6 rows in a group where there are 16 registers
  *   unrolled   a convolution; weights as in product, with a tap for each element of the window; options as in product
  *              (neither this nor product computes values with one position)

@@ -5,7 +5,7 @@
  * the input do it for a whole plane instead, whose rows follow one another without regard to vectors. Pairs of columns side by
  * side need no buffer.
  */
-#include "vector.h"
+#include "pairs.h"
 
 /* ---- row by row ------------------------------------------------------------------------------------------------------- */
 
@@ -53,8 +53,6 @@ static void begin_rows(const int greatest, const rows_plan *p, const sparsec_ste
         p->inverse[i] = 1.0f / inside(i * w->stride_width - w->pad_width, w->dilation_width, w->width, s->x.width);
     }
 }
-
-INLINE vec joined(const int greatest, vec a, vec b) { return greatest ? maximum(a, b) : (vec)(a + b); }
 
 /* Rows of x made one, `rows` of them, `step` floats apart: to[i] for i < width. */
 INLINE void join_rows(const int greatest, const int rows, const float *from, int64_t step, float *to, int width) {
@@ -270,62 +268,17 @@ static int is_paired(const sparsec_step *s) {
            2 * s->y.width <= s->x.width && lowest < s->x.height;
 }
 
-/* Rows made one: lanes i < LANES of what begins at `from`, where so many floats are the row's. */
-INLINE vec join_lanes(const int greatest, const int rows, const float *from, int64_t step, int count) {
-    const lanes which = lanes_of(0, count);
-    vec joint = load_lanes(from, which);
-    for (int k = 1; k < rows; k++) joint = joined(greatest, joint, load_lanes(from + k * step, which));
-    return joint;
-}
-
-INLINE vec join_whole(const int greatest, const int rows, const float *from, int64_t step) {
-    vec joint = load(from);
-#pragma GCC unroll 4
-    for (int k = 1; k < rows; k++) joint = joined(greatest, joint, load(from + k * step));
-    return joint;
-}
-
-/*
- * A plane of the output, `rows` rows of the input for each. Where x has room_x floats and y room_y, whole vectors are read and
- * written, though what of them is beyond a row means nothing.
- */
-INLINE void pool_pairs(
-    const int greatest, const int rows, const sparsec_step *s, const float *x, int64_t room_x, float *y, int64_t room_y
-) {
-    const int height = s->y.height, width = s->y.width, narrow = 2 * width <= LANES;
-    const int64_t size = round_up(width, LANES), step = (int64_t)s->window.dilation_height * s->x.width, down = (int64_t)s->window.stride_height * s->x.width;
-    const vec inverse = splat(1.0f / (2 * rows));
-    for (int row = 0; row < height; row++, x += down, room_x -= down, y += width, room_y -= width) {
-        if ((rows - 1) * step + (narrow ? size : 2 * size) <= room_x && size <= room_y) {
-            for (int i = 0; i < width; i += LANES) {
-                const float *from = x + 2 * i;
-                const vec first = join_whole(greatest, rows, from, step);
-                const vec second = narrow ? first : join_whole(greatest, rows, from + LANES, step);
-                const vec found = joined(greatest, evens(first, second), odds(first, second));
-                store(y + i, greatest ? found : (vec)(found * inverse));
-            }
-            continue;
-        }
-        for (int i = 0; i < width; i += LANES) {
-            const float *from = x + 2 * i;
-            const vec first = join_lanes(greatest, rows, from, step, 2 * (width - i));
-            const vec second = join_lanes(greatest, rows, from + LANES, step, 2 * (width - i) - LANES);
-            const vec found = joined(greatest, evens(first, second), odds(first, second));
-            store_lanes(y + i, greatest ? found : (vec)(found * inverse), lanes_of(0, width - i));
-        }
-    }
-}
-
 INLINE void run_pairs(const int greatest, const sparsec_step *s, float *const *memory, int part, int parts) {
     const int64_t size_x = (int64_t)s->x.height * s->x.width, size_y = (int64_t)s->y.height * s->y.width;
-    const int64_t begin = share(s->y.channels, part, parts), end = share(s->y.channels, part + 1, parts);
+    const int64_t begin = share(s->y.channels, part, parts), end = share(s->y.channels, part + 1, parts), width = s->x.width;
+    const pairs p = {s->y.height, s->y.width, s->window.dilation_height * width, s->window.stride_height * width};
     for (int64_t row = begin; row < end; row++) {
         for (int n = 0; n < s->y.samples; n++) {
             const float *x = row_of(&s->x, memory, row) + n * size_x;
             float *y = row_of(&s->y, memory, row) + n * size_y;
             const int64_t room_x = s->x.pitch - n * size_x, room_y = s->y.pitch - n * size_y;
-            if (s->window.height == 2) pool_pairs(greatest, 2, s, x, room_x, y, room_y);
-            else pool_pairs(greatest, s->window.height, s, x, room_x, y, room_y);
+            if (s->window.height == 2) pool_pairs(greatest, 2, &p, x, room_x, y, room_y);
+            else pool_pairs(greatest, s->window.height, &p, x, room_x, y, room_y);
             if (finishes(s)) NAME(finish)(s, memory, row, n * size_y, size_y);
         }
     }

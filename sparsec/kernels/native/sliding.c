@@ -6,8 +6,12 @@
  * zeros where the window leaves the input. Positions are taken in turn without regard to where rows end, in rows as wide as
  * those of the panel: then what an element of the window meets is a constant distance away. The sums of what lies between two
  * rows of positions mean nothing, and are left out where sums are copied to y.
+ *
+ * Where pools of y are what is wanted, what follows the kernel is done to the sums where they are, and the pools are computed from
+ * them.
  */
 #include "block.h"
+#include "pairs.h"
 #include "rows.h"
 
 enum { BAND_FLOATS = 1 << 14 }; /* of the panel and the sums of a band, where a single row allows it */
@@ -21,13 +25,21 @@ typedef struct {
     int64_t bytes;
 } sliding_plan;
 
+/* The rows of y that are computed together: those of a pool, or one. */
+INLINE int unit_rows(const sparsec_step *s) { return s->extra.base >= 0 ? 2 : 1; }
+
+/* How many times so many rows there are in a sample. */
+INLINE int unit_count(const sparsec_step *s) { return s->extra.base >= 0 ? s->extra.height : s->y.height; }
+
 static void cut_bands(sliding_plan *p, const sparsec_step *s, int widest, int most_rows) {
     const sparsec_window *w = &s->window;
     p->pitch = s->y.width + (w->width - 1) * w->dilation_width;
-    for (p->rows = s->y.height;; p->rows = (p->rows + 1) / 2) {
+    const int unit = unit_rows(s);
+    for (int units = unit_count(s);; units = (units + 1) / 2) {
+        p->rows = unit * units;
         p->lines = (int)round_up((p->rows - 1) * p->pitch + s->y.width, LANES) / LANES;
         p->channel_pitch = round_up(rows_read(w, p->rows) * p->pitch, LINE) + LINE;
-        if (p->rows == 1 || widest * p->channel_pitch + (int64_t)most_rows * p->lines * LANES <= BAND_FLOATS) return;
+        if (units == 1 || widest * p->channel_pitch + (int64_t)most_rows * p->lines * LANES <= BAND_FLOATS) return;
     }
 }
 
@@ -43,7 +55,8 @@ static sliding_plan plan_sliding(const sparsec_step *s, void *scratch) {
     arena from = {scratch, 0};
     p.offsets = take(&from, sizeof(int32_t) * widest * pieces->taps);
     p.panel = take(&from, sizeof(float) * (widest * p.channel_pitch + LINE));
-    p.sums = take(&from, sizeof(float) * ((int64_t)most_rows * p.lines * LANES + LINE));
+    /* What is pooled is read in pairs of whole lines. */
+    p.sums = take(&from, sizeof(float) * ((int64_t)most_rows * p.lines * LANES + 4 * LANES));
     p.bytes = from.used;
     return p;
 }
@@ -116,7 +129,9 @@ static void add_band(
     const int tiles = (lines + most_lines(m) - 1) / most_lines(m);
     target t = {.offsets = p->offsets, .bias = bias, .rows = m->rows};
     t.pitch = t.out_pitch = (ptrdiff_t)p->lines * LANES;
-    t.low = -__builtin_inff(), t.high = __builtin_inff();
+    /* Else it is done where sums are copied. */
+    const int clamps = s->extra.base >= 0;
+    t.low = clamps ? s->low : -__builtin_inff(), t.high = clamps ? s->high : __builtin_inff();
     cursor at = begin(m);
     for (int b = 0; b < m->blocks; b++) {
         make_panel(p, s, x, m->starts[b], m->starts[b + 1], row, rows);
@@ -134,10 +149,50 @@ static void add_band(
     }
 }
 
+/* What follows where all is added, for the rows of y that begin at `row` of a sample, before row `stop`. */
+static void end_band(
+    const sliding_plan *p, const sparsec_step *s, float *const *memory, int64_t first, int count, int64_t sample, int row, int rows,
+    int stop
+) {
+    const int64_t begin = sample * s->y.height * s->y.width, done = begin + (int64_t)row * s->y.width;
+    const float *residual = s->residual.base >= 0 ? row_of(&s->residual, memory, first) + begin : NULL;
+    copy_sums(p, s, residual, row_of(&s->y, memory, first) + begin, count, row, rows, stop);
+    for (int r = 0; s->posts && r < count; r++) NAME(post)(s, memory, first + r, done, (int64_t)rows * s->y.width);
+}
+
+/* The pools of so many rows of y, `down` floats apart in the band; `at` says which pools of all samples they are the first of. */
+static void pool_band(
+    const sparsec_step *s, float *const *memory, const float *band, int64_t pitch, int64_t down, int64_t row, int rows, int64_t at,
+    int height
+) {
+    const pairs p = {height, s->extra.width, down, 2 * down};
+    const int64_t count = (int64_t)height * s->extra.width;
+    for (int i = 0; i < rows; i++, band += pitch) {
+        float *y = row_of(&s->extra, memory, row + i) + at * s->extra.width;
+        if (s->options[1] == SPARSEC_GREATEST) pool_pairs(1, 2, &p, band, INT64_MAX, y, count);
+        else pool_pairs(0, 2, &p, band, INT64_MAX, y, count);
+    }
+}
+
+/* The same for what is pooled: what follows is done to the sums where they are, also between rows of positions. */
+static void end_pooled(
+    const sliding_plan *p, const sparsec_step *s, float *const *memory, int64_t first, int count, int64_t at, int rows
+) {
+    const ptrdiff_t pitch = (ptrdiff_t)p->lines * LANES;
+    const int width = (rows - 1) * p->pitch + s->y.width;
+    if (s->posts) {
+        sparsec_step inner = *s;
+        inner.y = (sparsec_value){.channels = s->y.channels, .samples = 1, .height = 1, .width = width, .pitch = pitch};
+        inner.y.offset = p->sums - memory[0] - first * pitch;
+        NAME(post_rows)(&inner, memory, first, count, 0, width);
+    }
+    pool_band(s, memory, p->sums, pitch, p->pitch, first, count, at, rows / 2);
+}
+
 void NAME(sliding)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
     const sliding_plan p = plan_sliding(s, scratch);
     const sparsec_matrix *pieces = s->weights;
-    const int height = s->y.height, width = s->y.width;
+    const int height = unit_count(s), unit = unit_rows(s);
     const portion work = portion_of(s, (int64_t)s->y.samples * height, part, parts);
     int64_t first = 0;
     for (int i = 0; i < work.pieces; first += pieces[i++].rows) {
@@ -145,16 +200,14 @@ void NAME(sliding)(const sparsec_step *s, float *const *memory, void *scratch, i
         const sparsec_matrix *m = pieces + i;
         find_offsets(&p, s, widest_block(m));
         for (int64_t at = work.tile; at < work.tiles;) {
-            const int64_t sample = at / height, begin = sample * height * width;
-            const int row = (int)(at % height), stop = (int)(work.tiles - at < height - row ? row + work.tiles - at : height);
-            const int rows = least(p.rows, stop - row);
+            const int64_t sample = at / height;
+            const int from = (int)(at % height), stop = (int)(work.tiles - at < height - from ? from + work.tiles - at : height);
+            const int row = unit * from, rows = least(p.rows, unit * (stop - from));
             const float *x = row_of(&s->x, memory, 0) + (ptrdiff_t)sample * s->x.height * s->x.width;
-            const float *residual = s->residual.base >= 0 ? row_of(&s->residual, memory, first) + begin : NULL;
             add_band(&p, s, m, x, s->bias ? s->bias + first : NULL, row, rows);
-            copy_sums(&p, s, residual, row_of(&s->y, memory, first) + begin, m->rows, row, rows, stop);
-            const int64_t done = begin + (int64_t)row * width;
-            for (int r = 0; s->posts && r < m->rows; r++) NAME(post)(s, memory, first + r, done, (int64_t)rows * width);
-            at += rows;
+            if (unit > 1) end_pooled(&p, s, memory, first, m->rows, at, rows);
+            else end_band(&p, s, memory, first, m->rows, sample, row, rows, stop);
+            at += rows / unit;
         }
     }
 }
