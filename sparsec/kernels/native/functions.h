@@ -114,15 +114,32 @@ INLINE vec logistic(vec v) {
 #if SPARSEC_BYTES == 64
 INLINE vec in_table(const float *row, __m512i places) { return (vec)_mm512_permutexvar_ps(places, _mm512_loadu_ps(row)); }
 
-/* From a table. Not a number stays one whatever is looked up for it. */
-INLINE vec hyperbolic(vec v) {
-    const vec size = vmin(splat(TANH_MOST), absolute(v));
-    const __m512i places = _mm512_srli_epi32((__m512i)(size + TANH_BEFORE), TANH_SHIFT);
-    const vec beyond = size - in_table(TANH_TABLE[0], places);
-    vec p = in_table(TANH_TABLE[TANH_DEGREE + 1], places);
+enum { TOGETHER = 4 }; /* vectors of which each operation is done in turn, so that none waits for the one before */
+
+/* From a table, for so many vectors. Not a number stays one whatever is looked up for it. */
+INLINE void hyperbolic_of(const int count, vec *v) {
+    vec size[TOGETHER], beyond[TOGETHER], p[TOGETHER];
+    __m512i places[TOGETHER];
+#pragma GCC unroll 4
+    for (int k = 0; k < count; k++) size[k] = vmin(splat(TANH_MOST), absolute(v[k]));
+#pragma GCC unroll 4
+    for (int k = 0; k < count; k++) places[k] = _mm512_srli_epi32((__m512i)(size[k] + TANH_BEFORE), TANH_SHIFT);
+#pragma GCC unroll 4
+    for (int k = 0; k < count; k++) beyond[k] = size[k] - in_table(TANH_TABLE[0], places[k]);
+#pragma GCC unroll 4
+    for (int k = 0; k < count; k++) p[k] = in_table(TANH_TABLE[TANH_DEGREE + 1], places[k]);
 #pragma GCC unroll 8
-    for (int i = TANH_DEGREE; i > 0; i--) p = p * beyond + in_table(TANH_TABLE[i], places);
-    return signed_as(p, v);
+    for (int i = TANH_DEGREE; i > 0; i--) {
+#pragma GCC unroll 4
+        for (int k = 0; k < count; k++) p[k] = p[k] * beyond[k] + in_table(TANH_TABLE[i], places[k]);
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < count; k++) v[k] = signed_as(p[k], v[k]);
+}
+
+INLINE vec hyperbolic(vec v) {
+    hyperbolic_of(1, &v);
+    return v;
 }
 #else
 /* tanh(v) = (1 - e) / (1 + e) with e = exp(-2 |v|). */
