@@ -230,9 +230,10 @@ def _pool(site: Site) -> Found:
 
 
 REDUCTIONS: Final = {"reduce_mean": 0, "reduce_sum": 1, "reduce_max": 2}
-
+"""By operator, the number of the reduction over all positions of a sample."""
 
 GREATEST_CHANNEL: Final = 3
+"""The number of the reduction over the channels of a position."""
 
 
 @rule("reduce_mean", "reduce_sum")

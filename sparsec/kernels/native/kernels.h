@@ -6,8 +6,8 @@
  * are padded to one, so that whole vectors may be read and written there; what stands in the padding means nothing. A value
  * with one position has a pitch of 1: it is a plain vector.
  *
- * Whole numbers and truth values are float32 too: 1 is true and 0 is false, and of numbers no more is asked than what rounding to
- * float32 leaves as it is.
+ * Whole numbers and truth values are float32 too: 1 is true and 0 is false, and of numbers nothing is asked but what rounding
+ * leaves as it is.
  *
  * A kernel computes one step, sparsec_<kernel>_f32_<isa>:
  *
@@ -206,8 +206,8 @@ typedef struct {
  *   interleave position (i, j) of channel c is position (i / stride_height, j / stride_width) of channel p * channels of y + c of x,
  *              where p is i % stride_height * stride_width + j % stride_width
  *   recurrent  all steps of a recurrent cell; recurrent.c says what options, bias, residual, extra and mask are
- *   gather     rows of a table: y is [.., channels of x, channels], and x says which; weights is [options[0], channels of y] dense,
- *              and every number of x is a whole one from -options[0] on and less than it
+ *   gather     rows of a table: y is [.., channels of x, channels], and x says which; weights is [options[0], channels of y]
+ *              dense, and every number of x is a whole one, not less than -options[0] and less than options[0]
  */
 #define SPARSEC_KERNELS(X) \
     X(product) \
