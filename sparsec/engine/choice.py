@@ -206,13 +206,15 @@ class _Site:
     def _vectors(self, matrix: Matrix) -> Iterator[Choice]:
         processor = self._machine.processor
         # There are no tiles to share out, so each thread has some of the rows.
-        pieces = self._machine.threads
-        for slicing in processor.isa.slicings:
+        pieces, is_dense = self._machine.threads, matrix.density >= DENSE and not self._product.rows
+        # Slices of a matrix with few zeros are larger than the matrix.
+        small = not is_dense or costs.SLOT_BYTES * matrix.density < costs.VALUE_BYTES
+        for slicing in processor.isa.slicings if small else ():
             packed = packing.slices(slicing, pieces, self._product)
             slots = matrix.entries * self._examine(packing.slots(slicing))
             counts = costs.slices(self._step, matrix, slicing, slots, processor)
             yield self._choice("slices", packed, counts, label=f"slices/{slicing.height}x{slicing.width}")
-        if matrix.density >= DENSE and not self._product.rows:
+        if is_dense:
             counts = costs.dense(self._step, matrix, processor)
             yield self._choice("dense", packing.filters(processor.isa.lanes, self._product), counts)
         counts = costs.vector(self._step, matrix, DENSE_BLOCKS, processor)

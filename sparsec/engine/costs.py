@@ -32,8 +32,8 @@ WAY_BYTES: Final = 4096
 """The addresses after which lines of the first-level cache share a set: a page, with few exceptions."""
 
 PAGE_BYTES: Final = 4096
-PAGES: Final = 64
-"""The size of a page of memory, and of how many a core keeps the translations at hand."""
+PAGES: Final = 48
+"""The size of a page of memory, and of how many a core keeps the translations at hand beside those of other things."""
 
 VALUE_BYTES: Final = 4
 ENTRY_BYTES: Final = 6
@@ -52,7 +52,7 @@ class Coefficients:
         unaligned: each entry in groups of one row, for each line of ``sliding``, which are not aligned.
         multiply_dense: each row of ``direct`` for each column and line.
         visit: each entry for each tile.
-        page: each entry for each tile of a product that reads in place, where rows lie in more pages than are kept track of.
+        page: each entry for each tile of a product, where what a block meets lies in more pages than are kept track of.
         spill: each entry for each line, where what a block meets is not in the first-level cache.
         spill_shared: the same in groups of four rows.
         far: each byte of a matrix that is not in the second-level cache, for each tile, and each such byte of input and output.
@@ -284,7 +284,8 @@ def flat(
         pages = matrix.width(cut) * min(x.pitch * VALUE_BYTES / PAGE_BYTES, 1.0)
         return counts | {"page": counts["visit"] * max(1.0 - PAGES / pages, 0.0)}
     if step.kernel == "product":
-        return counts | {"copy": matrix.channels * lines}
+        pages = matrix.width(cut) * row_bytes / PAGE_BYTES
+        return counts | {"page": counts["visit"] * max(1.0 - PAGES / pages, 0.0), "copy": matrix.channels * lines}
     columns = matrix.channels * matrix.taps
     return counts | {_reading(step): columns * lines, "piece": columns * _pieces(step, x, y, count, lanes)}
 
