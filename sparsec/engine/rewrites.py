@@ -21,6 +21,12 @@ PADDED: Final = frozenset({"windows", "depthwise", "max_pool"})
 AFFINE: Final = ("multiply", "add", "clamp")
 """What products and maps can do to their input, in this order."""
 
+POOLED: Final = frozenset({"sliding"})
+"""The kernels that can give pools of their output instead of it, and are faster so."""
+
+PAIRS: Final = Window((2, 2), (2, 2))
+"""The windows of these pools."""
+
 
 def rewrite(items: Sequence[Item], planes: Sizes, outputs: Collection[str]) -> list[Item]:
     """All rewritings.
@@ -209,12 +215,6 @@ def _affine(step: Step, planes: Sizes) -> Affine | None:
     bounds = next(((post.a, post.b) for post in step.posts if post.function == "clamp"), (step.low, step.high))
     ones = np.ones(planes[step.y].channels, np.float32)
     return Affine(ones * operands.get("multiply", np.float32(1)), ones * operands.get("add", np.float32(0)), *bounds)
-
-
-POOLED: Final = frozenset({"sliding"})
-"""The kernels that can give pools of their output instead of it, and are faster so."""
-
-PAIRS: Final = Window((2, 2), (2, 2))
 
 
 def join_pools(items: Sequence[Item], planes: Mapping[str, Planes], kernels: Mapping[str, str]) -> list[Item]:
