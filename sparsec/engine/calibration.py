@@ -97,6 +97,7 @@ CASES: Final = (
     *(Case(_square(128, 28), 96, density, (3, 3)) for density in (0.05, 0.2)),
     *(Case(_square(128, 14), 128, density, (3, 3)) for density in (0.1, 1.0)),
     *(Case(_square(256, 7), 128, density, (3, 3)) for density in (0.02, 0.1)),
+    Case(_square(512, 7), 512, 1.0, (3, 3)),
     Case(_square(128, 14), 128, 0.2, (3, 3), tall=True),
     Case(_square(64, 28), 64, 0.1, (3, 3), residual=True),
     Case(_square(96, 35), 96, 0.1, (3, 3), stride=2),
