@@ -43,27 +43,16 @@ def test_after_depthwise_convolutions(operand, threads, isa):
         np.testing.assert_allclose(y, reference(x.astype(float) * factors), rtol=1e-5, atol=1e-5, err_msg=str(shape))
 
 
+@pytest.mark.parametrize(("kernel", "options"), [("product", ()), ("windows", (3,))])
 @pytest.mark.parametrize("operand", OPERANDS)
-def test_after_products(operand, isa):
+def test_after_sparse_products(operand, kernel, options, isa):
     rng = np.random.default_rng(1)
+    places = places_of((1, 1), {"strides": (1, 1), "dilations": (1, 1)}, 1) if kernel == "windows" else None
     for shape in SHAPES:
         x = rng.standard_normal(shape).astype(np.float32)
         matrix = rng.standard_normal((shape[-1], shape[-1])).astype(np.float32)
         memory, posts, reference = following(rng, operand, shape)
-        pieces = Stream.pieces(csr_of(matrix), shape[-1], 1, Blocks(1, 8, 8), 1, 1)
-        y = run_step("product", x, shape, memory=memory, weights=structures(pieces), posts=posts)
-        np.testing.assert_allclose(y, reference(x.astype(float) @ matrix.T), rtol=1e-5, atol=2e-5, err_msg=str(shape))
-
-
-@pytest.mark.parametrize("operand", OPERANDS)
-def test_after_windows(operand, isa):
-    rng = np.random.default_rng(2)
-    for shape in SHAPES:
-        x = rng.standard_normal(shape).astype(np.float32)
-        matrix = rng.standard_normal((shape[-1], shape[-1])).astype(np.float32)
-        memory, posts, reference = following(rng, operand, shape)
-        places = places_of((1, 1), {"strides": (1, 1), "dilations": (1, 1)}, 1)
         pieces = Stream.pieces(csr_of(matrix), shape[-1], 1, Blocks(1, 8, 8), 1, 1, places)
-        given = {"memory": memory, "weights": structures(pieces), "posts": posts, "options": (3,)}
-        y = run_step("windows", x, shape, **given)
+        given = {"memory": memory, "weights": structures(pieces), "posts": posts, "options": options}
+        y = run_step(kernel, x, shape, **given)
         np.testing.assert_allclose(y, reference(x.astype(float) @ matrix.T), rtol=1e-5, atol=2e-5, err_msg=str(shape))

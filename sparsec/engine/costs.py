@@ -280,12 +280,10 @@ def flat(
     reach = min(row_bytes / gcd(x.pitch * VALUE_BYTES, WAY_BYTES), 1.0) if in_place else 1.0
     tiles = _Tiles(count, lines / count, matrix.taps * row_bytes, reach)
     counts = _products(step, matrix, cut, x, y, tiles, processor)
-    if in_place:
-        pages = matrix.width(cut) * min(x.pitch * VALUE_BYTES / PAGE_BYTES, 1.0)
-        return counts | {"page": counts["visit"] * max(1.0 - PAGES / pages, 0.0)}
     if step.kernel == "product":
-        pages = matrix.width(cut) * row_bytes / PAGE_BYTES
-        return counts | {"page": counts["visit"] * max(1.0 - PAGES / pages, 0.0), "copy": matrix.channels * lines}
+        pages = matrix.width(cut) * min((x.pitch * VALUE_BYTES if in_place else row_bytes) / PAGE_BYTES, 1.0)
+        counts["page"] = counts["visit"] * max(1.0 - PAGES / pages, 0.0)
+        return counts if in_place else counts | {"copy": matrix.channels * lines}
     columns = matrix.channels * matrix.taps
     return counts | {_reading(step): columns * lines, "piece": columns * _pieces(step, x, y, count, lanes)}
 

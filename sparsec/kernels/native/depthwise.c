@@ -1,11 +1,11 @@
 /*
  * Depthwise convolutions: every channel has a window of its own.
  *
- * Windows of 3x3, 5x5 and 7x7 that move by one or, but for the last, by two read the input where it is: a tile is one vector of some rows of the output,
- * whose sums are held in registers while the rows of the input go by; each vector that is read serves all the sums it is part
- * of. Where a window leaves the input, lanes are masked off to the left and right, and rows of zeros are above and below.
- * Planes so small that they fit in a few vectors are held in registers whole. Every other window, and every window where reads
- * cannot be masked, first has the plane copied out, with zeros around it.
+ * Windows of 3x3, 5x5 and 7x7 that move by one, or the first two by two, read the input where it is: a tile is one vector of
+ * some rows of the output, whose sums are held in registers while the rows of the input go by; each vector that is read serves
+ * all the sums it is part of. Where a window leaves the input, lanes are masked off to the left and right, and rows of zeros are
+ * above and below. Planes so small that they fit in a few vectors are held in registers whole. Every other window, and every
+ * window where reads cannot be masked, first has the plane copied out, with zeros around it.
  */
 #include "vector.h"
 

@@ -176,8 +176,7 @@ typedef struct {
  *   product    x times a sparse matrix, position by position: weights is sparsec_matrix[pieces], each for some of the rows;
  *              options[0] is the most lines of a tile, 0 for as many as there can be; options[1] is 1
  *              where panels are copied; extra is a value with one position by whose rows those of x are multiplied before,
- *              or none; where there is a scale, min(max(x scale + shift, numbers[0]), numbers[1]) takes the place of x,
- *              and in a map without a window as well
+ *              or none; where there is a scale, min(max(x scale + shift, numbers[0]), numbers[1]) takes the place of x
  *   windows    a convolution; weights as in product, with a tap for each element of the window, and columns as windows.c says;
  *              options[0] is into how many strips, one below the other, what is beside the whole lines of a row is cut
  *   sliding    a convolution without strides; weights as in unrolled; where extra is a value, it is given the pools of two rows
@@ -193,7 +192,8 @@ typedef struct {
  *   avg_pool   the mean of what of a window lies inside
  *   reduce     over the positions of each sample; options[0] is 0 for the mean, 1 for the sum, 2 for the greatest, 3 for the
  *              greatest channel of each position, for which y has one
- *   map        y = x, with zeros around it where window.pad says so, or every stride-th position, then the posts
+ *   map        y = x, with zeros around it where window.pad says so, or every stride-th position, or else with a scale as in
+ *              product, then the posts
  *   softmax    over the channels; its logarithm where options[0] is 1; y may be where x is
  *   normalise  over the channels: (x - mean) / sqrt(variance + numbers[0]); y may be where x is
  *   resize     options[0] is 0 for the nearest, 1 for bilinear interpolation

@@ -44,7 +44,7 @@ INLINE vec read_line(const int stride, const float *from, const uint16_t *bits) 
     return evens(load_bits(from, bits[0]), load_bits(from + LANES, bits[1]));
 }
 
-/* Every stride-th of the elements first <= i < stop of a vector, from one that lies so many strides before or after it on. */
+/* The bits of the elements first <= i < stop of a vector; with a stride of two, of those of even number. */
 INLINE uint16_t bits_of(int stride, int first, int stop) {
     const uint32_t to = stop >= LANES ? (1u << LANES) - 1 : stop <= 0 ? 0 : (1u << stop) - 1;
     const uint32_t from = first >= LANES ? (1u << LANES) - 1 : first <= 0 ? 0 : (1u << first) - 1;

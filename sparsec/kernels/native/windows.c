@@ -23,7 +23,7 @@ typedef struct {
     int column;       /* of positions, that of the first lane */
     int row, rows;    /* of positions, that of the first line; how many lines have one */
     int first, stop;  /* the rows that the tile reads which lie in x */
-    ptrdiff_t from;   /* floats from the channel to what lane 0 meets in the first of these rows, whether or not that lies in x */
+    ptrdiff_t from;   /* floats from the channel to what lane 0 would meet in the first row that the tile reads */
     const uint16_t *bits; /* [columns of the window, stride where that is 1 or 2] of the lanes that are read */
 } strip;
 
