@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_steps import run_step
-from test_native_recurrent import USUAL, VARIANTS, cell_graph, evaluate, sparse
+from test_native_recurrent import LAYERS, USUAL, VARIANTS, cell_graph, evaluate, sparse
 
 import sparsec
 from sparsec.errors import InputError
@@ -80,19 +80,8 @@ def test_cells(op, attrs, isa, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     steps, samples = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
     mask = mask_of(data.draw(st.sampled_from(KINDS)), rng, samples, steps)
-    graph = masked(
-        cell_graph(
-            *(rng, op),
-            USUAL[op] | attrs | {"reverse": data.draw(st.booleans()), "zero_masked": data.draw(st.booleans())},
-            steps=steps,
-            channels=data.draw(st.integers(1, 9)),
-            units=data.draw(st.sampled_from([1, 2, 5, 8, 17, 40])),
-            density=data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
-            bias=data.draw(st.booleans()),
-            given_states=data.draw(st.booleans()),
-            outputs=data.draw(st.sampled_from([None, [0], [1]])),
-        )
-    )
+    attrs = USUAL[op] | attrs | {"reverse": data.draw(st.booleans()), "zero_masked": data.draw(st.booleans())}
+    graph = masked(cell_graph(rng, op, attrs, steps=steps, **data.draw(LAYERS)))
     check(graph, draw_inputs(graph, rng, samples, mask), data.draw(st.sampled_from([1, 3])))
 
 

@@ -52,6 +52,19 @@ def evaluate(graph, inputs):
     return [values[port.value] for port in graph.outputs]
 
 
+LAYERS = st.fixed_dictionaries(
+    {
+        "channels": st.integers(1, 9),
+        "units": st.sampled_from([1, 2, 5, 8, 17, 40]),
+        "density": st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+        "bias": st.booleans(),
+        "given_states": st.booleans(),
+        "outputs": st.sampled_from([None, [0], [1]]),
+    }
+)
+"""Arguments of ``cell_graph``."""
+
+
 def cell_graph(rng, op, attrs, steps, channels, units, density=0.3, bias=True, given_states=False, outputs=None):
     """A graph of one cell, whose outputs are all that the operator has, or some; states do not grow without end."""
     found = get_op(op)
@@ -94,16 +107,7 @@ def test_cells(op, attrs, isa, data):
     attrs = attrs | activation("", data.draw(st.sampled_from(ACTIVATIONS))) | {"reverse": data.draw(st.booleans())}
     if op != "simple_rnn":
         attrs |= activation("recurrent_", data.draw(st.sampled_from(ACTIVATIONS[:2])))
-    graph = cell_graph(
-        *(rng, op, attrs),
-        steps=data.draw(st.integers(1, 20)),
-        channels=data.draw(st.integers(1, 9)),
-        units=data.draw(st.sampled_from([1, 2, 5, 8, 17, 40])),
-        density=data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
-        bias=data.draw(st.booleans()),
-        given_states=data.draw(st.booleans()),
-        outputs=data.draw(st.sampled_from([None, [0], [1]])),
-    )
+    graph = cell_graph(rng, op, attrs, steps=data.draw(st.integers(1, 20)), **data.draw(LAYERS))
     check(graph, data.draw(st.integers(1, 5)))
 
 
