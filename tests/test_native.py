@@ -165,7 +165,9 @@ def test_convolutions(kernel, isa, data):
         *(kernel, x, expected.shape),
         weights=structures(pieces),
         pieces=len(pieces),
-        options=data.draw(st.sampled_from([(0,), (2,), (4,), (7,), (16,)])),
+        options=data.draw(
+            st.tuples(*[st.integers(0, 17)] * 5) if kernel == "windows" else st.sampled_from([(0,), (4,), (16,)])
+        ),
         window=Window(*window, *attrs["strides"], *attrs["dilations"], top, left),
         threads=data.draw(threads),
         **keywords,

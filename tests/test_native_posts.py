@@ -43,7 +43,7 @@ def test_after_depthwise_convolutions(operand, threads, isa):
         np.testing.assert_allclose(y, reference(x.astype(float) * factors), rtol=1e-5, atol=1e-5, err_msg=str(shape))
 
 
-@pytest.mark.parametrize(("kernel", "options"), [("product", ()), ("windows", (3,))])
+@pytest.mark.parametrize(("kernel", "options"), [("product", ()), ("windows", (3, 2, 1, 5, 2))])
 @pytest.mark.parametrize("operand", OPERANDS)
 def test_after_sparse_products(operand, kernel, options, isa):
     rng = np.random.default_rng(1)

@@ -240,8 +240,8 @@ class _Site:
         cut = cut.within(MAX_COLUMNS // places.of_channel * matrix.taps)
         for stacks in costs.stacks(self._step, matrix, self._y, processor):
             counts = costs.windows(self._step, matrix, cut, self._x, self._y, processor, stacks)
-            packed = self._packing(matrix, cut, stacks.tiles, places)
-            yield self._choice("windows", packed, counts, stacks.strips, label=f"windows/{form}/{stacks.strips}")
+            packed = self._packing(matrix, cut, stacks.tally.tiles, places)
+            yield self._choice("windows", packed, counts, *stacks.options, label=f"windows/{form}/{stacks.name}")
 
     def _packing(self, matrix: Matrix, cut: Blocks, tiles: int, places: Places | None = None) -> Packing:
         """In one piece where threads can share out tiles evenly, else with some of the rows for each thread."""

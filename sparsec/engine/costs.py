@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from math import ceil, gcd
 from typing import Final
 
+from sparsec.engine.stacks import Stacks, lines_of, worthwhile
 from sparsec.engine.steps import LINE, Planes, Step, Window
 from sparsec.kernels.filters import group_height
 from sparsec.kernels.library import Isa, Slicing
@@ -238,12 +239,6 @@ def _most_lines(matrix: Matrix, isa: Isa) -> int:
     return isa.lines[matrix.height > 1]
 
 
-def _lines(positions: int, isa: Isa) -> float:
-    """Of a row, the last of which may be half one."""
-    halved = isa.halves and 0 < positions % isa.lanes <= isa.lanes // 2
-    return ceil(positions / isa.lanes) - halved / 2
-
-
 def flat_tiles(matrix: Matrix, y: Planes, processor: Processor, most: int = 0) -> int:
     """The number of tiles of ``product`` and ``unrolled``, of at most so many lines."""
     lines = ceil(y.positions / processor.isa.lanes)
@@ -273,7 +268,7 @@ def flat(
         copied: 1 where a product copies panels that it could read in place.
     """
     lanes = processor.isa.lanes
-    lines, count = _lines(y.positions, processor.isa), flat_tiles(matrix, y, processor, most)
+    lines, count = lines_of(y.positions, processor.isa), flat_tiles(matrix, y, processor, most)
     row_bytes = lines / count * lanes * VALUE_BYTES
     in_place = step.kernel == "product" and not copied and x.pitch <= NEAR and step.before is None
     # Rows that are read in place lie in the same sets where their pitch is a multiple of a large power of two.
@@ -311,48 +306,6 @@ def _gathering(step: Step) -> str:
     return "gather" if step.window.strides[1] == 1 else "gather_strided"
 
 
-@dataclass(frozen=True)
-class Stacks:
-    """How ``windows`` cuts its output; as ``plan_windows`` does in ``native/windows.c``.
-
-    Attributes:
-        strips: into which what is beside the whole lines of a row is cut.
-        tiles: of all samples.
-        lines: of all tiles.
-        read: rows that all tiles read.
-        joined: rows that they read once more, for another strip of a line.
-    """
-
-    strips: int
-    tiles: int
-    lines: int
-    read: int
-    joined: int
-
-    @classmethod
-    def of(cls, step: Step, y: Planes, most: int, lanes: int, strips: int) -> Stacks:
-        """Those of a step with so many strips."""
-        window, beside = step.window, y.width % lanes
-        heights = [y.height] * (y.width // lanes)
-        height = ceil(y.height / strips)
-        heights += [height] * ceil(strips * beside / lanes)
-        tiles, reach = sum(ceil(each / most) for each in heights), (window.size[0] - 1) * window.dilations[0] + 1
-        read = (sum(heights) - tiles) * window.strides[0] + tiles * reach
-        again = (height - ceil(height / most)) * window.strides[0] + ceil(height / most) * reach if beside else 0
-        found = (tiles, sum(heights), read, (strips - 1) * again)
-        return cls(strips, *(y.samples * each for each in found))
-
-    @classmethod
-    def worthwhile(cls, step: Step, y: Planes, most: int, lanes: int) -> list[Stacks]:
-        """Without strips, and with those that leave the fewest lanes empty."""
-        if y.width % lanes == 0:
-            return [cls.of(step, y, most, lanes, 1)]
-        heights = {ceil(y.height / strips) for strips in range(1, lanes + 1)}
-        found = [cls.of(step, y, most, lanes, ceil(y.height / height)) for height in sorted(heights, reverse=True)]
-        best = min(found, key=lambda stacks: stacks.lines)
-        return [found[0], best] if best.lines < found[0].lines else [found[0]]
-
-
 def is_too_large(window: Window) -> bool:
     """Whether the panel of a single channel is larger than ``windows`` can tell places in."""
     return Places(window.size, window.strides[0], window.dilations[0], MAX_LINES).of_channel > MAX_COLUMNS
@@ -366,18 +319,17 @@ def places(step: Step, matrix: Matrix, processor: Processor) -> Places:
 
 def stacks(step: Step, matrix: Matrix, y: Planes, processor: Processor) -> list[Stacks]:
     """How ``windows`` may cut its output."""
-    return Stacks.worthwhile(step, y, _most_lines(matrix, processor.isa), processor.isa.lanes)
+    return worthwhile(step.window, y, _most_lines(matrix, processor.isa), processor.isa)
 
 
 def windows(
-    step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, processor: Processor, cuts: Stacks
+    step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, processor: Processor, stacks: Stacks
 ) -> dict[str, float]:
     """The counts of ``windows``."""
-    columns, lanes = step.window.size[1], processor.isa.lanes
-    panel = columns * cuts.read / cuts.tiles * lanes * VALUE_BYTES
-    counts = _products(step, matrix, cut, x, y, _Tiles(cuts.tiles, cuts.lines / cuts.tiles, panel), processor)
-    copied = matrix.channels * columns
-    return counts | {_reading(step): copied * cuts.read, "piece": copied * cuts.joined}
+    columns, lanes, of = step.window.size[1], processor.isa.lanes, stacks.tally
+    panel = columns * of.read / of.tiles * lanes * VALUE_BYTES
+    counts = _products(step, matrix, cut, x, y, _Tiles(of.tiles, of.lines / of.tiles, panel), processor)
+    return counts | {_reading(step): matrix.channels * columns * of.read, "piece": matrix.channels * of.joined}
 
 
 @dataclass(frozen=True)
@@ -414,7 +366,7 @@ def sliding(step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, proce
     """The counts of ``sliding``."""
     lanes, width = processor.isa.lanes, matrix.width(cut)
     bands = Bands.of(step, y, matrix, width, lanes)
-    lines = _lines((bands.rows - 1) * bands.pitch + y.width, processor.isa)
+    lines = lines_of((bands.rows - 1) * bands.pitch + y.width, processor.isa)
     tiles = ceil(lines / _most_lines(matrix, processor.isa))
     reach = lines / tiles * lanes + (step.window.size[0] - 1) * step.window.dilations[0] * bands.pitch
     of_matrix = _Tiles(bands.count * tiles, lines / tiles, reach * VALUE_BYTES)

@@ -55,7 +55,8 @@ class Isa:
         lanes: how many float32 a vector holds.
         lines: the most vectors in a tile of a product, for groups of one row and of four; as in ``native/block.h``.
         filters: the most rows of a group of ``direct``.
-        halves: whether the last line of ``product`` and ``unrolled`` may be half a vector.
+        halves: whether the last line of a tile may be half a vector.
+        picks: whether ``windows`` reads all columns of the window from the same vectors where it can.
         slicings: for which it has kernels.
     """
 
@@ -65,6 +66,7 @@ class Isa:
     lines: tuple[int, int] = (8, 3)
     filters: int = 6
     halves: bool = False
+    picks: bool = False
     slicings: tuple[Slicing, ...] = (FEW,)
 
 
@@ -76,6 +78,7 @@ ISAS: Final = (
         lines=(8, 6),
         filters=8,
         halves=True,
+        picks=True,
         slicings=(FEW, Slicing("narrow", 16, 64, 4), Slicing("wide", 16, 128, 4)),
     ),
     Isa("avx2", 2, 8, slicings=(FEW, Slicing("narrow", 8, 16, 1), Slicing("wide", 8, 32, 1))),

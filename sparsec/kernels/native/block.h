@@ -99,8 +99,9 @@ INLINE void begin_row(const int lines, const int halves, const target *t, int ro
         if (halves) sums->tail += *(const half *)(from + lines * LANES);
     } else {
         for (int part = 0; part < t->parts; part++) {
-            const line_place *at = t->places + part * lines;
+            const line_place *at = t->places + part * (lines + halves);
             for (int j = 0; j < lines; j++) sums->line[j] += load_lanes(from + at[j].place, at[j].which);
+            if (halves) sums->tail += first_half(load_lanes(from + at[lines].place, at[lines].which));
         }
     }
 }
@@ -121,9 +122,10 @@ INLINE void end_row(const int lines, const int halves, const target *t, int row,
         if (halves) *(half *)(to + lines * LANES) = clamp_half(sums->tail, first_half(low), first_half(high));
     } else {
         for (int part = 0; part < t->parts; part++) {
-            const line_place *at = t->places + part * lines;
+            const line_place *at = t->places + part * (lines + halves);
 #pragma GCC unroll 8
             for (int j = 0; j < lines; j++) store_lanes(to + at[j].place, vclamp(sums->line[j], low, high), at[j].which);
+            if (halves) store_lanes(to + at[lines].place, vclamp(with_half(sums->tail), low, high), at[lines].which);
         }
     }
 }

@@ -178,7 +178,8 @@ typedef struct {
  *              where panels are copied; extra is a value with one position by whose rows those of x are multiplied before,
  *              or none; where there is a scale, min(max(x scale + shift, numbers[0]), numbers[1]) takes the place of x
  *   windows    a convolution; weights as in product, with a tap for each element of the window, and columns as windows.c says;
- *              options[0] is into how many strips, one below the other, what is beside the whole lines of a row is cut
+ *              options say how columns of y beside those that whole lines cover are cut: of the first options[0] of them,
+ *              options[1] is the number of strips, and options[2] of lines side by side; options[3] and [4] are those of the others
  *   sliding    a convolution without strides; weights as in unrolled; where extra is a value, it is given the pools of two rows
  *              and two columns of y, options[1] says which, y is nowhere, and neither residual nor posts have values
  *   direct     a convolution; weights is one sparsec_filters, of at most 6 rows in a group where there are 16 registers

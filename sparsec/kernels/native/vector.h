@@ -133,6 +133,8 @@ INLINE vec vclamp(vec value, vec low, vec high) { return vmin(high, vmax(low, va
 enum { HALVES = 1 };
 typedef float half __attribute__((vector_size(32), aligned(4), may_alias));
 INLINE half first_half(vec value) { return (half)_mm512_castps512_ps256((__m512)value); }
+/* A vector of which this is the first half; the second is of no meaning. */
+INLINE vec with_half(half value) { return (vec)_mm512_castps256_ps512((__m256)value); }
 INLINE half clamp_half(half value, half low, half high) {
     return (half)_mm256_min_ps((__m256)high, _mm256_max_ps((__m256)low, (__m256)value));
 }
@@ -140,6 +142,7 @@ INLINE half clamp_half(half value, half low, half high) {
 enum { HALVES = 0 };
 typedef vec half;
 INLINE half first_half(vec value) { return value; }
+INLINE vec with_half(half value) { return value; }
 INLINE half clamp_half(half value, half low, half high) { return vclamp(value, low, high); }
 #endif
 
@@ -252,6 +255,20 @@ INLINE vec odds(vec a, vec b) {
     return (vec)SHUFFLE((quad)a, (quad)b, 1, 3, 5, 7);
 #endif
 }
+
+/* Lane i is lane places[i] of a and then b, as if they were one vector; where there is no such instruction, there is no need. */
+#if SPARSEC_BYTES == 64
+enum { PICKS = 1 };
+INLINE vec pick_lanes(vec a, vec b, ivec places) {
+    return (vec)_mm512_permutex2var_ps((__m512)a, (__m512i)places, (__m512)b);
+}
+#else
+enum { PICKS = 0 };
+INLINE vec pick_lanes(vec a, vec b, ivec places) {
+    (void)b, (void)places;
+    return a;
+}
+#endif
 
 /* ---- what every kernel does to the rows that it has computed ---------------------------------------------------------- */
 
