@@ -151,7 +151,7 @@ class _Image:
             return self.copy(step.weights, _RAW[kernel](step))
         sliced = kernel == "slices" or (kernel == "recurrent" and step.options[0])
         kind, fill = (Slices, self._slices) if sliced else (Matrix, self._matrix)
-        if kernel in ("direct", "dense"):
+        if kernel in ("direct", "dense", "winograd"):
             kind, fill = Filters, self._filters
         pieces = (kind * step.pieces).from_address(step.weights)
         first = self.place(bytes(pieces))

@@ -202,6 +202,9 @@ class _Site:
             isa = self._machine.processor.isa
             counts = costs.direct(self._step, single, self._x, self._y, self._machine.processor)
             yield self._choice("direct", packing.filters(isa.filters, self._product), counts)
+            if isa.evaluated and costs.evaluates(self._step.window):
+                counts = costs.winograd(self._step, single, self._x, self._y, self._machine.processor)
+                yield self._choice("winograd", packing.evaluated(isa.evaluated, self._product), counts)
 
     def _vectors(self, matrix: Matrix) -> Iterator[Choice]:
         processor = self._machine.processor

@@ -13,7 +13,7 @@ from typing import Final
 
 from sparsec.engine.stacks import Stacks, lines_of, worthwhile
 from sparsec.engine.steps import LINE, Planes, Step, Window
-from sparsec.kernels.filters import group_height
+from sparsec.kernels.filters import POINTS, group_height
 from sparsec.kernels.library import Isa, Slicing
 from sparsec.kernels.streams import MAX_COLUMNS, Blocks, Places
 
@@ -400,6 +400,32 @@ def direct(step: Step, matrix: Matrix, x: Planes, y: Planes, processor: Processo
     }
     if step.residual:
         counts["residual"] = matrix.rows * lines
+    return counts | _posts(step, matrix.rows * ceil(y.positions / lanes))
+
+
+def evaluates(window: Window) -> bool:
+    """Whether ``winograd`` computes convolutions with such windows."""
+    return window.size[0] in POINTS and window.size[0] == window.size[1] and window.strides == window.dilations == (1, 1)
+
+
+def winograd(step: Step, matrix: Matrix, x: Planes, y: Planes, processor: Processor) -> dict[str, float]:
+    """The counts of ``winograd``."""
+    (height, width), lanes = step.window.size, processor.isa.lanes
+    group = group_height(matrix.rows, processor.isa.evaluated)
+    groups, points = ceil(matrix.rows / group), len(POINTS[height]) + 1
+    pairs, across = y.samples * ceil(y.height / 2), ceil(y.width / lanes)
+    columns = matrix.channels * width * points
+    read = matrix.channels * points * pairs
+    counts = {
+        "call": 1.0,
+        "multiply_dense": groups * group * columns * pairs * across,
+        # At each point, sums are added to those of both rows of positions.
+        "finish": matrix.rows * pairs * across * points / 2,
+        "row": read,
+        "gather": read * ceil((y.width + width - 1) / lanes),
+    }
+    if step.residual:
+        counts["residual"] = matrix.rows * 2 * pairs * across
     return counts | _posts(step, matrix.rows * ceil(y.positions / lanes))
 
 

@@ -18,7 +18,7 @@ from sparsec.engine.phases import Phases
 from sparsec.engine.steps import Product
 from sparsec.ir import Array
 from sparsec.kernels import Packing, Weight
-from sparsec.kernels.filters import FilterGroups
+from sparsec.kernels.filters import EvaluatedFilters, FilterGroups
 from sparsec.kernels.library import Slicing
 from sparsec.kernels.streams import Blocks, Places, SliceStream, Stream, rows_of
 from sparsec.kernels.weights import Examination, Source
@@ -33,7 +33,7 @@ SLICED: Final = 256
 """The rows that are cut into slices to see how many entries these would have."""
 
 
-Piece = Stream | SliceStream | FilterGroups
+Piece = Stream | SliceStream | FilterGroups | EvaluatedFilters
 """A weight, or some of its rows, in a form that kernels take."""
 
 
@@ -184,6 +184,15 @@ def filters(most: int, product: Product) -> Packing:
         return [FilterGroups.pack(csr, weight.shape[-2], prod(weight.shape[:-2]), most)]
 
     return _packing(f"filters/{most}", pack, product)
+
+
+def evaluated(most: int, product: Product) -> Packing:
+    """All elements, the rows of windows evaluated for ``winograd``; arguments as in :func:`filters`."""
+
+    def pack(csr: Csr, weight: Weight) -> list[EvaluatedFilters]:
+        return [EvaluatedFilters.pack(csr, weight.shape[-2], weight.shape[:-2], most)]
+
+    return _packing(f"evaluated/{most}", pack, product)
 
 
 def _cut(csr: Csr, rows: Sequence[int]) -> list[Csr]:

@@ -21,7 +21,7 @@ PADDED: Final = frozenset({"windows", "depthwise", "max_pool"})
 AFFINE: Final = ("multiply", "add", "clamp")
 """What products and maps can do to their input, in this order."""
 
-POOLED: Final = frozenset({"sliding"})
+POOLED: Final = frozenset({"sliding", "winograd"})
 """The kernels that can give pools of their output instead of it, and are faster so."""
 
 PAIRS: Final = Window((2, 2), (2, 2))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
@@ -17,6 +19,10 @@ def group_height(rows: int, most: int) -> int:
     return 2 * -(-rows // (2 * -(-rows // most)))
 
 
+POINTS: Final = {3: (0, 1, -1), 5: (0, 1, -1, 2, -2)}
+"""By the rows of a window, the points but infinity at which ``winograd`` multiplies; as in ``native/winograd.c``."""
+
+
 @dataclass(frozen=True)
 class FilterGroups:
     """``sparsec_filters``: a matrix ``[rows, taps * channels]`` in groups of ``height`` rows, ``[groups, columns, height]``."""
@@ -28,12 +34,7 @@ class FilterGroups:
     @classmethod
     def pack(cls, csr: Csr, channels: int, taps: int, most: int) -> FilterGroups:
         """Packs compressed rows, in groups of at most ``most`` rows."""
-        rows, columns = len(csr.pointers) - 1, channels * taps
-        height = group_height(rows, most)
-        groups = -(-rows // height)
-        matrix = np.zeros((groups * height, columns), np.float32)
-        matrix[np.repeat(np.arange(rows), np.diff(csr.pointers)), csr.indices] = csr.values
-        return cls(rows, channels, np.ascontiguousarray(matrix.reshape(groups, height, columns).swapaxes(1, 2)))
+        return cls(len(csr.pointers) - 1, channels, _grouped(_matrix(csr, channels * taps), most))
 
     def csr(self) -> Csr:
         """The compressed rows."""
@@ -57,3 +58,66 @@ class FilterGroups:
         """The C structure; valid as long as this object."""
         _, columns, height = self.values.shape
         return Filters(self.rows, self.channels, columns // self.channels, height, self.values.ctypes.data)
+
+
+@dataclass(frozen=True)
+class EvaluatedFilters:
+    """``sparsec_filters`` for ``winograd``: the rows of windows as polynomials, evaluated at points.
+
+    From values at points the weights could not be had back without a rounding, so they are there as well.
+    """
+
+    weights: Csr
+    columns: int
+    filters: FilterGroups
+
+    @classmethod
+    def pack(cls, csr: Csr, channels: int, window: Sequence[int], most: int) -> EvaluatedFilters:
+        """Packs compressed rows ``[*window, channels]``, in groups of at most ``most`` rows."""
+        height, width = window
+        points = POINTS[height]
+        powers = np.vander(np.array(points, np.float64), height, increasing=True)
+        factors = [np.prod([point - other for other in points if other != point]) for point in points]
+        at_points = np.concatenate([powers / np.array(factors)[:, None], np.eye(height)[-1:]])
+        rows, columns = len(csr.pointers) - 1, height * width * channels
+        evaluated = at_points @ _matrix(csr, columns).astype(np.float64).reshape(rows, height, width * channels)
+        by_channel = evaluated.reshape(rows, -1, width, channels).swapaxes(2, 3)
+        values = by_channel.reshape(rows, -1).astype(np.float32)
+        return cls(csr, columns, FilterGroups(rows, channels, _grouped(values, most)))
+
+    def csr(self) -> Csr:
+        """The compressed rows."""
+        return self.weights
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.filters.rows, self.columns
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return self.filters.nbytes + sum(array.nbytes for array in self.weights)
+
+    @property
+    def structure(self) -> Filters:
+        """The C structure; valid as long as this object."""
+        return self.filters.structure
+
+
+def _matrix(csr: Csr, columns: int) -> Array:
+    """Compressed rows with their zeros."""
+    rows = len(csr.pointers) - 1
+    matrix = np.zeros((rows, columns), np.float32)
+    matrix[np.repeat(np.arange(rows), np.diff(csr.pointers)), csr.indices] = csr.values
+    return matrix
+
+
+def _grouped(matrix: Array, most: int) -> Array:
+    """``[groups, columns, height]`` of a matrix, with zeros after its last row."""
+    rows, columns = matrix.shape
+    height = group_height(rows, most)
+    groups = -(-rows // height)
+    padded = np.zeros((groups * height, columns), np.float32)
+    padded[:rows] = matrix
+    return np.ascontiguousarray(padded.reshape(groups, height, columns).swapaxes(1, 2))

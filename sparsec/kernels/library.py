@@ -18,7 +18,7 @@ NATIVE: Final = "native library"
 VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
-ABI: Final = 15
+ABI: Final = 16
 
 FOLDER: Final = "SPARSEC_NATIVE"
 """The environment variable that names another folder with the library, such as one built for a sanitizer."""
@@ -55,6 +55,7 @@ class Isa:
         lanes: how many float32 a vector holds.
         lines: the most vectors in a tile of a product, for groups of one row and of four; as in ``native/block.h``.
         filters: the most rows of a group of ``direct``.
+        evaluated: the same of ``winograd``; 0 where its sums find no room in the registers, so that it is no faster.
         halves: whether the last line of a tile may be half a vector.
         picks: whether ``windows`` reads all columns of the window from the same vectors where it can.
         slicings: for which it has kernels.
@@ -65,6 +66,7 @@ class Isa:
     lanes: int
     lines: tuple[int, int] = (8, 3)
     filters: int = 6
+    evaluated: int = 0
     halves: bool = False
     picks: bool = False
     slicings: tuple[Slicing, ...] = (FEW,)
@@ -77,12 +79,13 @@ ISAS: Final = (
         16,
         lines=(8, 6),
         filters=8,
+        evaluated=8,
         halves=True,
         picks=True,
         slicings=(FEW, Slicing("narrow", 16, 64, 4), Slicing("wide", 16, 128, 4)),
     ),
     Isa("avx2", 2, 8, slicings=(FEW, Slicing("narrow", 8, 16, 1), Slicing("wide", 8, 32, 1))),
-    Isa("neon", 8, 4, filters=8),
+    Isa("neon", 8, 4, filters=8, evaluated=8),
     Isa("baseline", 1, 4),
 )
 """All of them, the best first."""
@@ -93,7 +96,7 @@ OFF: Final = "none"
 KERNELS: Final = (
     *("product", "windows", "unrolled", "vector", "slices", "map", "load", "store", "flatten", "unflatten"),
     *("depthwise", "max_pool", "avg_pool", "reduce", "softmax", "normalise", "resize", "select", "recurrent"),
-    *("direct", "sliding", "dense", "interleave", "gather"),
+    *("direct", "sliding", "dense", "interleave", "gather", "winograd"),
 )
 """The kernels, in the order of ``SPARSEC_KERNELS``."""
 

@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 15
+#define SPARSEC_ABI 16
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
@@ -183,6 +183,9 @@ typedef struct {
  *   sliding    a convolution without strides; weights as in unrolled; where extra is a value, it is given the pools of two rows
  *              and two columns of y, options[1] says which, y is nowhere, and neither residual nor posts have values
  *   direct     a convolution; weights is one sparsec_filters, of at most 6 rows in a group where there are 16 registers
+ *   winograd   a convolution without strides, with windows of 3x3 or 5x5; weights is one sparsec_filters as in direct, but with
+ *              taps [points, width], and columns [points, channels, width]; winograd.c says which points; extra and options[1] as
+ *              in sliding, and then there is no residual
  *   unrolled   a convolution; weights as in product, with a tap for each element of the window; options as in product
  *              (neither this nor product computes values with one position)
  *   vector     x, which has one position, times a sparse matrix
@@ -234,7 +237,8 @@ typedef struct {
     X(sliding) \
     X(dense) \
     X(interleave) \
-    X(gather)
+    X(gather) \
+    X(winograd)
 
 enum {
 #define SPARSEC_ENTRY(kernel) SPARSEC_K_##kernel,

@@ -11,7 +11,7 @@
  * them.
  */
 #include "block.h"
-#include "pairs.h"
+#include "pooled.h"
 #include "rows.h"
 
 enum { BAND_FLOATS = 1 << 14 }; /* of the panel and the sums of a band, where a single row allows it */
@@ -24,9 +24,6 @@ typedef struct {
     int32_t *offsets;
     int64_t bytes;
 } sliding_plan;
-
-/* The rows of y that are computed together: those of a pool, or one. */
-INLINE int unit_rows(const sparsec_step *s) { return s->extra.base >= 0 ? 2 : 1; }
 
 /* How many times so many rows there are in a sample. */
 INLINE int unit_count(const sparsec_step *s) { return s->extra.base >= 0 ? s->extra.height : s->y.height; }
@@ -160,35 +157,6 @@ static void end_band(
     for (int r = 0; s->posts && r < count; r++) NAME(post)(s, memory, first + r, done, (int64_t)rows * s->y.width);
 }
 
-/* The pools of so many rows of y, `down` floats apart in the band; `at` says which pools of all samples they are the first of. */
-static void pool_band(
-    const sparsec_step *s, float *const *memory, const float *band, int64_t pitch, int64_t down, int64_t row, int rows, int64_t at,
-    int height
-) {
-    const pairs p = {height, s->extra.width, down, 2 * down};
-    const int64_t count = (int64_t)height * s->extra.width;
-    for (int i = 0; i < rows; i++, band += pitch) {
-        float *y = row_of(&s->extra, memory, row + i) + at * s->extra.width;
-        if (s->options[1] == SPARSEC_GREATEST) pool_pairs(1, 2, &p, band, INT64_MAX, y, count);
-        else pool_pairs(0, 2, &p, band, INT64_MAX, y, count);
-    }
-}
-
-/* The same for what is pooled: what follows is done to the sums where they are, also between rows of positions. */
-static void end_pooled(
-    const sliding_plan *p, const sparsec_step *s, float *const *memory, int64_t first, int count, int64_t at, int rows
-) {
-    const ptrdiff_t pitch = (ptrdiff_t)p->lines * LANES;
-    const int width = (rows - 1) * p->pitch + s->y.width;
-    if (s->posts) {
-        sparsec_step inner = *s;
-        inner.y = (sparsec_value){.channels = s->y.channels, .samples = 1, .height = 1, .width = width, .pitch = pitch};
-        inner.y.offset = p->sums - memory[0] - first * pitch;
-        NAME(post_rows)(&inner, memory, first, count, 0, width);
-    }
-    pool_band(s, memory, p->sums, pitch, p->pitch, first, count, at, rows / 2);
-}
-
 void NAME(sliding)(const sparsec_step *s, float *const *memory, void *scratch, int part, int parts) {
     const sliding_plan p = plan_sliding(s, scratch);
     const sparsec_matrix *pieces = s->weights;
@@ -205,7 +173,8 @@ void NAME(sliding)(const sparsec_step *s, float *const *memory, void *scratch, i
             const int row = unit * from, rows = least(p.rows, unit * (stop - from));
             const float *x = row_of(&s->x, memory, 0) + (ptrdiff_t)sample * s->x.height * s->x.width;
             add_band(&p, s, m, x, s->bias ? s->bias + first : NULL, row, rows);
-            if (unit > 1) end_pooled(&p, s, memory, first, m->rows, at, rows);
+            const sums_band band = {p.sums, (ptrdiff_t)p.lines * LANES, p.pitch, rows};
+            if (unit > 1) end_pooled(s, memory, &band, first, m->rows, at);
             else end_band(&p, s, memory, first, m->rows, sample, row, rows, stop);
             at += rows / unit;
         }
