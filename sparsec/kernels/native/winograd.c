@@ -49,7 +49,7 @@ static winograd_plan plan_winograd(const sparsec_step *s, void *scratch) {
     p.rows = 2 * pairs;
     arena from = {scratch, 0};
     for (int i = 0; i < 2; i++) {
-        p.panels[i] = take(&from, sizeof(float) * (p.points * p.point_pitch + LANES));
+        p.panels[i] = take(&from, sizeof(float) * (p.points * p.point_pitch + round_up(w->pad_width, LANES)));
         /* What is evaluated lies to the right of the padding, and is aligned. */
         if (scratch) p.panels[i] += round_up(w->pad_width, LANES) - w->pad_width;
     }
@@ -156,14 +156,16 @@ INLINE void add_line(
         vec found[MOST_ROWS];
 #pragma GCC unroll 8
         for (int i = 0; i < height; i++) found[i] = (vec){0};
-        for (int channel = 0; channel < t->channels; channel++, row += t->row_pitch) {
+        const float *end = weights + t->channels * (points - 1) * height;
+        do {
 #pragma GCC unroll 5
             for (int j = 0; j < points - 1; j++, weights += height) {
                 const vec met = load(row + j);
 #pragma GCC unroll 8
                 for (int i = 0; i < height; i++) found[i] += splat(weights[i]) * met;
             }
-        }
+            row += t->row_pitch;
+        } while (weights < end);
 #pragma GCC unroll 8
         for (int i = 0; i < height; i++) {
             if (k == points - 1) sums[1][i] += found[i];
@@ -195,8 +197,10 @@ INLINE void add_group(const int height, const int points, const rows_pair *given
     const int whole = of->rows == height && t.count == 2 && !of->residual;
     const vec low = splat(whole ? t.low : -__builtin_inff()), high = splat(whole ? t.high : __builtin_inff());
     const ptrdiff_t pitch = whole ? t.y_pitch : 2 * LANES, down = whole ? t.down : LANES;
-    float bias[MOST_ROWS] = {0}, kept[MOST_ROWS * 2 * LANES];
-    for (int i = 0; of->bias && i < of->rows; i++) bias[i] = of->bias[i];
+    float padded[MOST_ROWS] = {0}, kept[MOST_ROWS * 2 * LANES];
+    const float *bias = padded;
+    if (of->bias && of->rows == height) bias = of->bias;
+    else for (int i = 0; of->bias && i < of->rows; i++) padded[i] = of->bias[i];
     for (int j = 0; j < t.across; j++) {
         const lanes which = j < t.across - 1 ? all : t.rest, written = whole ? which : all;
         float *to = whole ? of->y + j * LANES : kept;
