@@ -62,12 +62,15 @@ int64_t SIZE(sliding)(const sparsec_step *s) { return plan_sliding(s, NULL).byte
 
 static void find_offsets(const sliding_plan *p, const sparsec_step *s, int channels) {
     const sparsec_window w = s->window;
+    const int taps = w.height * w.width, pitch = (int)(p->channel_pitch * sizeof(float));
     int32_t *offset = p->offsets;
-    for (int channel = 0; channel < channels; channel++) {
-        for (int i = 0; i < w.height; i++) {
-            const ptrdiff_t place = channel * p->channel_pitch + (ptrdiff_t)i * w.dilation_height * p->pitch;
-            for (int j = 0; j < w.width; j++) *offset++ = (int32_t)((place + j * w.dilation_width) * (ptrdiff_t)sizeof(float));
-        }
+    for (int i = 0; i < w.height; i++) {
+        const int place = i * w.dilation_height * p->pitch;
+        for (int j = 0; j < w.width; j++) *offset++ = (place + j * w.dilation_width) * (int)sizeof(float);
+    }
+    /* Those of each channel from those of the one before. */
+    for (int channel = 1; channel < channels; channel++, offset += taps) {
+        for (int i = 0; i < taps; i++) offset[i] = offset[i - taps] + pitch;
     }
 }
 
