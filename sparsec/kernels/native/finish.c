@@ -39,16 +39,16 @@ SPARSEC_FUNCTIONS(SPARSEC_ENTRY)
 #if SPARSEC_BYTES == 64
 /* tanh of the first elements of every row, many at a time; how many of each row are done. */
 static int64_t begin_tanh(const region *of) {
-    const int64_t done = of->count - of->count % (TOGETHER * LANES);
+    const int64_t done = of->count - of->count % (TANH_TOGETHER * LANES);
     for (int64_t row = 0; row < of->rows; row++) {
         float *y = of->y + row * of->pitch;
-        for (int64_t i = 0; i < done; i += TOGETHER * LANES) {
-            vec v[TOGETHER];
+        for (int64_t i = 0; i < done; i += TANH_TOGETHER * LANES) {
+            vec v[TANH_TOGETHER];
 #pragma GCC unroll 4
-            for (int k = 0; k < TOGETHER; k++) v[k] = load(y + i + k * LANES);
-            hyperbolic_of(TOGETHER, v);
+            for (int k = 0; k < TANH_TOGETHER; k++) v[k] = load(y + i + k * LANES);
+            hyperbolic_of(TANH_TOGETHER, v);
 #pragma GCC unroll 4
-            for (int k = 0; k < TOGETHER; k++) store(y + i + k * LANES, v[k]);
+            for (int k = 0; k < TANH_TOGETHER; k++) store(y + i + k * LANES, v[k]);
         }
     }
     return done;

@@ -114,12 +114,12 @@ INLINE vec logistic(vec v) {
 #if SPARSEC_BYTES == 64
 INLINE vec in_table(const float *row, __m512i places) { return (vec)_mm512_permutexvar_ps(places, _mm512_loadu_ps(row)); }
 
-enum { TOGETHER = 4 }; /* vectors of which each operation is done in turn, so that none waits for the one before */
+enum { TANH_TOGETHER = 4 }; /* vectors of which each operation is done in turn, so that none waits for the one before */
 
 /* From a table, for so many vectors. Not a number stays one whatever is looked up for it. */
 INLINE void hyperbolic_of(const int count, vec *v) {
-    vec size[TOGETHER], beyond[TOGETHER], p[TOGETHER];
-    __m512i places[TOGETHER];
+    vec size[TANH_TOGETHER], beyond[TANH_TOGETHER], p[TANH_TOGETHER];
+    __m512i places[TANH_TOGETHER];
 #pragma GCC unroll 4
     for (int k = 0; k < count; k++) size[k] = vmin(splat(TANH_MOST), absolute(v[k]));
 #pragma GCC unroll 4

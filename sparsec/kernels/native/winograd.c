@@ -49,7 +49,7 @@ static winograd_plan plan_winograd(const sparsec_step *s, void *scratch) {
     p.rows = 2 * pairs;
     arena from = {scratch, 0};
     for (int i = 0; i < 2; i++) {
-        p.panels[i] = take(&from, sizeof(float) * (p.points * p.point_pitch + round_up(w->pad_width, LANES)));
+        p.panels[i] = take(&from, sizeof(float) * (p.points * p.point_pitch + round_up(w->pad_width, LANES) + LANES));
         /* What is evaluated lies to the right of the padding, and is aligned. */
         if (scratch) p.panels[i] += round_up(w->pad_width, LANES) - w->pad_width;
     }
@@ -63,14 +63,12 @@ int64_t SIZE(winograd)(const sparsec_step *s) { return plan_winograd(s, NULL).by
 
 /* What is the same in all panels: zeros to the left of what is evaluated, and to its right. */
 static void begin_panels(const winograd_plan *p, const sparsec_step *s) {
-    const int left = s->window.pad_width, lines = (s->x.width + LANES - 1) / LANES, rest = (int)p->row_pitch - lines * LANES;
+    const int begin = s->window.pad_width, end = begin + (int)round_up(s->x.width, LANES), between = (int)p->row_pitch - end + begin;
     for (int k = 0; k < 2; k++) {
         float *row = p->panels[k];
-        memset(row, 0, sizeof(float) * left);
-        for (int i = 1; i <= p->points * s->x.channels; i++, row += p->row_pitch) {
-            /* To the right of a row, and to the left of the next. */
-            memset(row + left + lines * LANES, 0, sizeof(float) * rest);
-        }
+        for (int j = 0; j < begin; j++) row[j] = 0.0f;
+        /* To the right of a row, and to the left of the next; what is cleared beyond is written later. */
+        for (int i = 0; i < p->points * s->x.channels; i++, row += p->row_pitch) clear_row(row + end, between);
     }
 }
 
