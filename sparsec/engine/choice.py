@@ -197,14 +197,17 @@ class _Site:
             cuts = {matrix.blocks(cut): cut for cut in map(wide.scaled, scales)}
             for cut in cuts.values():
                 yield from self._products(matrix, cut)
-        single = self._matrices[0]
-        if self._step.kernel == "windows" and single.density >= DENSE and single.channels <= FEW_CHANNELS:
-            isa = self._machine.processor.isa
-            counts = costs.direct(self._step, single, self._x, self._y, self._machine.processor)
-            yield self._choice("direct", packing.filters(isa.filters, self._product), counts)
-            if isa.evaluated and costs.evaluates(self._step.window):
-                counts = costs.winograd(self._step, single, self._x, self._y, self._machine.processor)
-                yield self._choice("winograd", packing.evaluated(isa.evaluated, self._product), counts)
+        if self._step.kernel == "windows" and self._matrices[0].density >= DENSE:
+            yield from self._dense(self._matrices[0])
+
+    def _dense(self, matrix: Matrix) -> Iterator[Choice]:
+        processor = self._machine.processor
+        isa, sizes = processor.isa, (self._x, self._y, processor)
+        if matrix.channels <= FEW_CHANNELS:
+            yield self._choice("direct", packing.filters(isa.filters, self._product), costs.direct(self._step, matrix, *sizes))
+        if isa.evaluated and costs.evaluates(self._step.window):
+            packed = packing.evaluated(isa.evaluated, self._product)
+            yield self._choice("winograd", packed, costs.winograd(self._step, matrix, *sizes))
 
     def _vectors(self, matrix: Matrix) -> Iterator[Choice]:
         processor = self._machine.processor

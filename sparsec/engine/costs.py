@@ -414,15 +414,18 @@ def winograd(step: Step, matrix: Matrix, x: Planes, y: Planes, processor: Proces
     group = group_height(matrix.rows, processor.isa.evaluated)
     groups, points = ceil(matrix.rows / group), len(POINTS[height]) + 1
     pairs, across = y.samples * ceil(y.height / 2), ceil(y.width / lanes)
-    columns = matrix.channels * width * points
-    read = matrix.channels * points * pairs
+    columns, read = matrix.channels * width * points, matrix.channels * points * pairs
+    row_lines = ceil((y.width + width - 1) / lanes)
+    panel = VALUE_BYTES * matrix.channels * points * row_lines * lanes
     counts = {
         "call": 1.0,
         "multiply_dense": groups * group * columns * pairs * across,
         # At each point, sums are added to those of both rows of positions.
         "finish": matrix.rows * pairs * across * points / 2,
         "row": read,
-        "gather": read * ceil((y.width + width - 1) / lanes),
+        "gather": read * row_lines,
+        "spill": groups * columns * pairs * across * max(1.0 - processor.caches.panel / panel, 0.0),
+        "far": pairs * max(VALUE_BYTES * groups * group * columns - processor.caches.second, 0.0),
     }
     if step.residual:
         counts["residual"] = matrix.rows * 2 * pairs * across

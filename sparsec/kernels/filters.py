@@ -38,10 +38,7 @@ class FilterGroups:
 
     def csr(self) -> Csr:
         """The compressed rows."""
-        matrix = self.values.swapaxes(1, 2).reshape(-1, self.values.shape[1])[: self.rows]
-        row, column = np.nonzero(matrix)
-        pointers = np.r_[0, np.cumsum(np.bincount(row, minlength=self.rows))].astype(np.int32)
-        return Csr(pointers, column.astype(np.int32), matrix[row, column])
+        return _compressed(self.values.swapaxes(1, 2).reshape(-1, self.values.shape[1])[: self.rows])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,8 +64,7 @@ class EvaluatedFilters:
     From values at points the weights could not be had back without a rounding, so they are there as well.
     """
 
-    weights: Csr
-    columns: int
+    weights: Array
     filters: FilterGroups
 
     @classmethod
@@ -79,25 +75,27 @@ class EvaluatedFilters:
         powers = np.vander(np.array(points, np.float64), height, increasing=True)
         factors = [np.prod([point - other for other in points if other != point]) for point in points]
         at_points = np.concatenate([powers / np.array(factors)[:, None], np.eye(height)[-1:]])
-        rows, columns = len(csr.pointers) - 1, height * width * channels
-        evaluated = at_points @ _matrix(csr, columns).astype(np.float64).reshape(rows, height, width * channels)
+        weights = _matrix(csr, height * width * channels)
+        rows = len(weights)
+        evaluated = at_points @ weights.astype(np.float64).reshape(rows, height, width * channels)
         by_channel = evaluated.reshape(rows, -1, width, channels).swapaxes(2, 3)
         values = by_channel.reshape(rows, -1).astype(np.float32)
-        return cls(csr, columns, FilterGroups(rows, channels, _grouped(values, most)))
+        return cls(weights, FilterGroups(rows, channels, _grouped(values, most)))
 
     def csr(self) -> Csr:
         """The compressed rows."""
-        return self.weights
+        return _compressed(self.weights)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        return self.filters.rows, self.columns
+        rows, columns = self.weights.shape
+        return rows, columns
 
     @property
     def nbytes(self) -> int:
         """The bytes of all arrays."""
-        return self.filters.nbytes + sum(array.nbytes for array in self.weights)
+        return self.filters.nbytes + self.weights.nbytes
 
     @property
     def structure(self) -> Filters:
@@ -111,6 +109,13 @@ def _matrix(csr: Csr, columns: int) -> Array:
     matrix = np.zeros((rows, columns), np.float32)
     matrix[np.repeat(np.arange(rows), np.diff(csr.pointers)), csr.indices] = csr.values
     return matrix
+
+
+def _compressed(matrix: Array) -> Csr:
+    """A matrix without its zeros."""
+    row, column = np.nonzero(matrix)
+    pointers = np.r_[0, np.cumsum(np.bincount(row, minlength=len(matrix)))].astype(np.int32)
+    return Csr(pointers, column.astype(np.int32), matrix[row, column])
 
 
 def _grouped(matrix: Array, most: int) -> Array:
