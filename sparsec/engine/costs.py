@@ -18,7 +18,7 @@ from sparsec.kernels.library import Isa, Slicing
 from sparsec.kernels.streams import MAX_COLUMNS, Blocks, Places
 
 NEAR: Final = 1024
-"""The pitch up to which a product reads its input in place; as in ``native/product.c``."""
+"""The pitch up to which a product, and ``sliding`` where it can, reads its input in place; as in ``native/product.c``."""
 
 MAX_LINES: Final = 8
 """No tile has more lines."""
@@ -376,8 +376,9 @@ def sliding(step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, proce
     counts["finish"] += matrix.rows * y.samples * y.height * ceil(y.width / lanes)
     if matrix.height == 1:
         counts["unaligned"] = matrix.entries * bands.count * lines
-    if step.window.pads[1] == 0 and x.width == bands.pitch:
-        return counts | {"gather": rows * bands.pitch / lanes}
+    inside = step.window.pads == (0, 0) and y.height + bands.read - bands.rows <= x.height
+    if inside and x.width == bands.pitch and x.pitch <= NEAR:
+        return counts
     return counts | {"gather": rows * ceil(bands.pitch / lanes), "row": rows}
 
 

@@ -3,7 +3,7 @@
  * they would find it aligned do not pay.
  *
  * A band of rows of positions of one sample is computed at a time. Its panel is a copy of the rows of x that it reads, with
- * zeros where the window leaves the input. Positions are taken in turn without regard to where rows end, in rows as wide as
+ * zeros where the window leaves the input, or x itself where it never does. Positions are taken in turn without regard to where rows end, in rows as wide as
  * those of the panel: then what an element of the window meets is a constant distance away. The sums of what lies between two
  * rows of positions mean nothing, and are left out where sums are copied to y.
  *
@@ -14,11 +14,15 @@
 #include "pooled.h"
 #include "rows.h"
 
-enum { BAND_FLOATS = 1 << 14 }; /* of the panel and the sums of a band, where a single row allows it */
+enum {
+    BAND_FLOATS = 1 << 14, /* of the panel and the sums of a band, where a single row allows it */
+    NEAR = 1024,           /* the pitch up to which rows of x lie near enough to be read in place */
+};
 
 typedef struct {
     int pitch;      /* floats from a row of the panel to the next */
     int rows, lines; /* of positions in a band, and the lines that these take */
+    int in_place;   /* whether x is read where it is */
     ptrdiff_t channel_pitch;
     float *panel, *sums;
     int32_t *offsets;
@@ -28,15 +32,24 @@ typedef struct {
 /* How many times so many rows there are in a sample. */
 INLINE int unit_count(const sparsec_step *s) { return s->extra.base >= 0 ? s->extra.height : s->y.height; }
 
+/* Whether x can be read in place: vectors reach as far as a line behind it, where in the arena there is at least scratch memory. */
+static int reads_in_place(const sparsec_step *s, int pitch) {
+    const sparsec_window *w = &s->window;
+    const int inside = w->pad_height == 0 && w->pad_width == 0 && rows_read(w, s->y.height) <= s->x.height;
+    return inside && s->x.width == pitch && s->x.pitch <= NEAR && s->x.base == 0;
+}
+
 static void cut_bands(sliding_plan *p, const sparsec_step *s, int widest, int most_rows) {
     const sparsec_window *w = &s->window;
     p->pitch = s->y.width + (w->width - 1) * w->dilation_width;
+    p->in_place = reads_in_place(s, p->pitch);
     const int unit = unit_rows(s);
     for (int units = unit_count(s);; units = (units + 1) / 2) {
         p->rows = unit * units;
         p->lines = (int)round_up((p->rows - 1) * p->pitch + s->y.width, LANES) / LANES;
-        p->channel_pitch = round_up(rows_read(w, p->rows) * p->pitch, LINE) + LINE;
-        if (units == 1 || widest * p->channel_pitch + (int64_t)most_rows * p->lines * LANES <= BAND_FLOATS) return;
+        const ptrdiff_t met = round_up(rows_read(w, p->rows) * p->pitch, LINE) + LINE; /* floats of a channel */
+        p->channel_pitch = p->in_place ? s->x.pitch : met;
+        if (units == 1 || widest * met + (int64_t)most_rows * p->lines * LANES <= BAND_FLOATS) return;
     }
 }
 
@@ -51,7 +64,7 @@ static sliding_plan plan_sliding(const sparsec_step *s, void *scratch) {
     cut_bands(&p, s, widest, most_rows);
     arena from = {scratch, 0};
     p.offsets = take(&from, sizeof(int32_t) * widest * pieces->taps);
-    p.panel = take(&from, sizeof(float) * (widest * p.channel_pitch + LINE));
+    p.panel = take(&from, p.in_place ? 0 : sizeof(float) * (widest * p.channel_pitch + LINE));
     /* What is pooled is read in pairs of whole lines. */
     p.sums = take(&from, sizeof(float) * ((int64_t)most_rows * p.lines * LANES + 4 * LANES));
     p.bytes = from.used;
@@ -78,14 +91,9 @@ static void find_offsets(const sliding_plan *p, const sparsec_step *s, int chann
 static void make_panel(const sliding_plan *p, const sparsec_step *s, const float *x, int first, int stop, int row, int rows) {
     const sparsec_window *w = &s->window;
     const int top = row - w->pad_height, read = rows_read(w, rows), height = s->x.height, width = s->x.width, pitch = p->pitch;
-    const int whole = w->pad_width == 0 && width == pitch && top >= 0 && top + read <= height;
     for (int channel = first; channel < stop; channel++) {
         const float *from = x + channel * s->x.pitch + (ptrdiff_t)top * width;
         float *to = p->panel + (channel - first) * p->channel_pitch;
-        if (whole) {
-            copy_row(1, 1, to, from, 0, read * width, read * width);
-            continue;
-        }
         for (int at = top; at < top + read; at++, from += width, to += pitch) {
             if (at < 0 || at >= height) clear_row(to, pitch);
             else copy_row(1, 1, to, from, -w->pad_width, width, pitch);
@@ -134,14 +142,16 @@ static void add_band(
     t.low = clamps ? s->low : -__builtin_inff(), t.high = clamps ? s->high : __builtin_inff();
     cursor at = begin(m);
     for (int b = 0; b < m->blocks; b++) {
-        make_panel(p, s, x, m->starts[b], m->starts[b + 1], row, rows);
+        const float *panel = p->panel;
+        if (p->in_place) panel = x + m->starts[b] * s->x.pitch + (ptrdiff_t)row * s->x.width;
+        else make_panel(p, s, x, m->starts[b], m->starts[b + 1], row, rows);
         t.first = b == 0;
         t.last = b == m->blocks - 1;
         cursor next = at;
         for (int tile = 0; tile < tiles; tile++) {
             const int from = lines * tile / tiles, wide = lines * (tile + 1) / tiles - from;
             const int halved = HALVES && count - from * LANES <= wide * LANES - LANES / 2;
-            t.panel = (const char *)(p->panel + from * LANES);
+            t.panel = (const char *)(panel + from * LANES);
             t.sums = t.out = p->sums + from * LANES;
             next = add_block(m, wide, halved, at, b, &t);
         }
