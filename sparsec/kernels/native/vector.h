@@ -290,8 +290,8 @@ INLINE int clamps(const sparsec_step *s) { return s->low > -__builtin_inff() || 
 /* Whether there is anything for finish to do. */
 INLINE int finishes(const sparsec_step *s) { return s->posts > 0 || clamps(s); }
 
-/* The share of `count` things that part `part` of `parts` takes: begin <= i < end. */
-INLINE int64_t share(int64_t count, int part, int parts) { return count * part / parts; }
+/* The share of `count` things that part `part` of `parts` takes: begin <= i < end. A division takes long beside a small step. */
+INLINE int64_t share(int64_t count, int part, int parts) { return parts == 1 ? count * part : count * part / parts; }
 
 /* ---- memory ----------------------------------------------------------------------------------------------------------- */
 
