@@ -20,6 +20,7 @@ enum { LINES_1 = 8, LINES_4 = 3 };
 enum {
     WAYS = 4,        /* the most sums of a row that are added up at its end */
     AHEAD = 256,     /* entries by which a matrix is fetched ahead */
+    TOGETHER = WIDE ? 4 : 1, /* entries of groups of four rows whose instructions are mixed: else there are too few registers */
     FAR = 1 << 19,   /* the bytes of a matrix that is not kept in the second-level cache from one tile to the next */
     LARGE = 1 << 21, /* the bytes of an output whose lines are fetched before they are written */
 };
@@ -65,8 +66,8 @@ INLINE int fetches(const sparsec_matrix *m, int is_first) {
     return is_first || (int64_t)m->entries * (int)(sizeof(uint16_t) + m->height * sizeof(float)) > FAR;
 }
 
-INLINE void fetch_ahead(cursor at, int count, const int height) {
-    for (int e = 0; e < count * height; e += LINE) __builtin_prefetch(at.values + e + AHEAD * height);
+INLINE void fetch_ahead(cursor at, int count) {
+    for (int e = 0; e < count; e += LINE) __builtin_prefetch(at.values + e + AHEAD);
     for (int e = 0; e < count; e += 2 * LINE) __builtin_prefetch(at.columns + e + AHEAD);
 }
 
@@ -146,7 +147,7 @@ INLINE cursor add_rows(const int lines, const int halves, const int ways, cursor
         for (int n = at.runs[1]; n > 0; n--, at.columns += count, at.values += count) {
             const int row = *at.order++;
             row_sums sums[WAYS];
-            if (t->fetches) fetch_ahead(at, count, 1);
+            if (t->fetches) fetch_ahead(at, count);
             begin_row(lines, halves, t, row, sums);
 #pragma GCC unroll 4
             for (int way = 1; way < ways; way++) sums[way] = (row_sums){0};
@@ -173,31 +174,52 @@ INLINE cursor add_rows(const int lines, const int halves, const int ways, cursor
     return at;
 }
 
-/* Groups of four rows; those after the last row of the matrix are neither read nor written. */
+/* The sums of the block before, which may have left the nearest cache since. */
+INLINE void fetch_sums(const int lines, const target *t, int row) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < lines * LANES; j += LINE) __builtin_prefetch(t->sums + (row + i) * t->pitch + j);
+    }
+}
+
+/* What an entry of a group of four rows adds. */
+INLINE void add_shared(const int lines, const int halves, const float *values, const vec *x, row_sums *sums) {
+    vec from[LINES_4];
+    half tail = {0};
+#pragma GCC unroll 8
+    for (int j = 0; j < lines; j++) from[j] = x[j];
+    if (halves) tail = *(const half *)(x + lines);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const vec value = splat(values[i]);
+#pragma GCC unroll 8
+        for (int j = 0; j < lines; j++) sums[i].line[j] += value * from[j];
+        if (halves) sums[i].tail += first_half(value) * tail;
+    }
+}
+
+/*
+ * Groups of four rows; those after the last row of the matrix are neither read nor written. Values are fetched ahead while entries
+ * are added: all at once there would be more of them than a processor can wait for.
+ */
 INLINE cursor add_groups(const int lines, const int halves, cursor at, int runs, const target *t) {
     for (; runs > 0; runs--, at.runs += 2) {
         const int count = at.runs[0];
         for (int n = at.runs[1]; n > 0; n--, at.columns += count, at.values += 4 * count) {
             const int row = *at.order++, height = least(4, t->rows - row);
             row_sums sums[4];
-            if (t->fetches) fetch_ahead(at, count, 4);
+            if (!t->first && (n > 1 || runs > 1)) fetch_sums(lines + halves, t, *at.order);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) begin_row(lines, halves, t, row + least(i, height - 1), sums + i);
-            for (int e = 0; e < count; e++) {
-                const vec *x = meets(t, at.columns[e]);
-                vec from[LINES_4];
-                half tail = {0};
-#pragma GCC unroll 8
-                for (int j = 0; j < lines; j++) from[j] = x[j];
-                if (halves) tail = *(const half *)(x + lines);
-#pragma GCC unroll 4
-                for (int i = 0; i < 4; i++) {
-                    const vec value = splat(at.values[4 * e + i]);
-#pragma GCC unroll 8
-                    for (int j = 0; j < lines; j++) sums[i].line[j] += value * from[j];
-                    if (halves) sums[i].tail += first_half(value) * tail;
-                }
+            int e = 0;
+            for (; e + 4 <= count; e += 4) {
+                if (t->fetches) __builtin_prefetch(at.values + 4 * (e + AHEAD));
+#pragma GCC unroll TOGETHER
+                for (int i = e; i < e + 4; i++) add_shared(lines, halves, at.values + 4 * i, meets(t, at.columns[i]), sums);
             }
+#pragma GCC unroll TOGETHER
+            for (; e < count; e++) add_shared(lines, halves, at.values + 4 * e, meets(t, at.columns[e]), sums);
+            for (e = 0; t->fetches && e < count; e += 2 * LINE) __builtin_prefetch(at.columns + e + 2 * AHEAD);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
                 if (i < height) end_row(lines, halves, t, row + i, sums + i);
