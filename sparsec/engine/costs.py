@@ -239,6 +239,13 @@ def _most_lines(matrix: Matrix, isa: Isa) -> int:
     return isa.lines[matrix.height > 1]
 
 
+def _lines(positions: int, matrix: Matrix, isa: Isa) -> float:
+    """Of a row, the last of which may be half one; a last position takes groups of rows one operation for all rows."""
+    if matrix.height > 1 and positions % isa.lanes == 1:
+        return positions // isa.lanes + 1 / matrix.height
+    return lines_of(positions, isa)
+
+
 def flat_tiles(matrix: Matrix, y: Planes, processor: Processor, most: int = 0) -> int:
     """The number of tiles of ``product`` and ``unrolled``, of at most so many lines."""
     lines = ceil(y.positions / processor.isa.lanes)
@@ -268,7 +275,7 @@ def flat(
         copied: 1 where a product copies panels that it could read in place.
     """
     lanes = processor.isa.lanes
-    lines, count = lines_of(y.positions, processor.isa), flat_tiles(matrix, y, processor, most)
+    lines, count = _lines(y.positions, matrix, processor.isa), flat_tiles(matrix, y, processor, most)
     row_bytes = lines / count * lanes * VALUE_BYTES
     in_place = step.kernel == "product" and not copied and x.pitch <= NEAR and step.before is None
     # Rows that are read in place lie in the same sets where their pitch is a multiple of a large power of two.
@@ -366,7 +373,7 @@ def sliding(step: Step, matrix: Matrix, cut: Blocks, x: Planes, y: Planes, proce
     """The counts of ``sliding``."""
     lanes, width = processor.isa.lanes, matrix.width(cut)
     bands = Bands.of(step, y, matrix, width, lanes)
-    lines = lines_of((bands.rows - 1) * bands.pitch + y.width, processor.isa)
+    lines = _lines((bands.rows - 1) * bands.pitch + y.width, matrix, processor.isa)
     tiles = ceil(lines / _most_lines(matrix, processor.isa))
     reach = lines / tiles * lanes + (step.window.size[0] - 1) * step.window.dilations[0] * bands.pitch
     of_matrix = _Tiles(bands.count * tiles, lines / tiles, reach * VALUE_BYTES)

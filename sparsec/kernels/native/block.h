@@ -3,7 +3,8 @@
  *
  * The sums of a group of rows are as many vectors as the tile has lines, held in registers while the entries of the group are
  * added: an entry costs a broadcast of its value and, for each line, a multiplication with a vector of the panel. Groups of
- * four rows share that vector. Blocks after the first take up the sums of the block before them, from where they were stored.
+ * four rows share that vector. Where the last line of theirs has but one position, that costs one operation for all four, on a
+ * vector of rows. Blocks after the first take up the sums of the block before them, from where they were stored.
  */
 #ifndef SPARSEC_BLOCK_H
 #define SPARSEC_BLOCK_H
@@ -70,6 +71,9 @@ INLINE void fetch_ahead(cursor at, int count) {
     for (int e = 0; e < count; e += LINE) __builtin_prefetch(at.values + e + AHEAD);
     for (int e = 0; e < count; e += 2 * LINE) __builtin_prefetch(at.columns + e + AHEAD);
 }
+
+/* What of its last line a tile needs: all of it, the first half, or the first position. */
+enum { WHOLE, HALF, ONE };
 
 /* The sums of a row: so many whole lines, and half a line where there are halves. */
 typedef struct {
@@ -182,48 +186,78 @@ INLINE void fetch_sums(const int lines, const target *t, int row) {
     }
 }
 
+/* The sums of a group of four rows: whole lines and halves of each, and a last position of all. */
+typedef struct {
+    row_sums row[4];
+    quad one;
+} group_sums;
+
+/* The sum that a single position of a row begins with. */
+INLINE float begin_one(const target *t, int row, int place) {
+    if (!t->first) return t->sums[row * t->pitch + place];
+    return (t->bias ? t->bias[row] : 0.0f) + (t->residual ? t->residual[row * t->residual_pitch + place] : 0.0f);
+}
+
+INLINE void begin_group(const int lines, const int tail, const target *t, int row, int height, group_sums *sums) {
+    const int rows[4] = {row, row + least(1, height - 1), row + least(2, height - 1), row + least(3, height - 1)};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) begin_row(lines, tail == HALF, t, rows[i], sums->row + i);
+    if (tail != ONE) return;
+#define BEGIN(i) begin_one(t, rows[i], lines * LANES)
+    sums->one = (quad){BEGIN(0), BEGIN(1), BEGIN(2), BEGIN(3)};
+#undef BEGIN
+}
+
+INLINE void end_group(const int lines, const int tail, const target *t, int row, int height, const group_sums *sums) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        if (i >= height) return;
+        end_row(lines, tail == HALF, t, row + i, sums->row + i);
+        if (tail != ONE) continue;
+        if (t->last) t->out[(row + i) * t->out_pitch + lines * LANES] = clamp(sums->one[i], t->low, t->high);
+        else t->sums[(row + i) * t->pitch + lines * LANES] = sums->one[i];
+    }
+}
+
 /* What an entry of a group of four rows adds. */
-INLINE void add_shared(const int lines, const int halves, const float *values, const vec *x, row_sums *sums) {
+INLINE void add_shared(const int lines, const int tail, const float *values, const vec *x, group_sums *sums) {
     vec from[LINES_4];
-    half tail = {0};
+    half rest = {0};
 #pragma GCC unroll 8
     for (int j = 0; j < lines; j++) from[j] = x[j];
-    if (halves) tail = *(const half *)(x + lines);
+    if (tail == HALF) rest = *(const half *)(x + lines);
+    if (tail == ONE) sums->one += *(const quad *)values * *(const float *)(x + lines);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         const vec value = splat(values[i]);
 #pragma GCC unroll 8
-        for (int j = 0; j < lines; j++) sums[i].line[j] += value * from[j];
-        if (halves) sums[i].tail += first_half(value) * tail;
+        for (int j = 0; j < lines; j++) sums->row[i].line[j] += value * from[j];
+        if (tail == HALF) sums->row[i].tail += first_half(value) * rest;
     }
 }
 
 /*
- * Groups of four rows; those after the last row of the matrix are neither read nor written. Values are fetched ahead while entries
- * are added: all at once there would be more of them than a processor can wait for.
+ * Groups of four rows; those after the last row of the matrix are neither read nor written. Values are fetched ahead while
+ * entries are added: all at once there would be more of them than a processor can wait for.
  */
-INLINE cursor add_groups(const int lines, const int halves, cursor at, int runs, const target *t) {
+INLINE cursor add_groups(const int lines, const int tail, cursor at, int runs, const target *t) {
     for (; runs > 0; runs--, at.runs += 2) {
         const int count = at.runs[0];
         for (int n = at.runs[1]; n > 0; n--, at.columns += count, at.values += 4 * count) {
             const int row = *at.order++, height = least(4, t->rows - row);
-            row_sums sums[4];
-            if (!t->first && (n > 1 || runs > 1)) fetch_sums(lines + halves, t, *at.order);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) begin_row(lines, halves, t, row + least(i, height - 1), sums + i);
+            group_sums sums;
+            if (!t->first && (n > 1 || runs > 1)) fetch_sums(lines + (tail != WHOLE), t, *at.order);
+            begin_group(lines, tail, t, row, height, &sums);
             int e = 0;
             for (; e + 4 <= count; e += 4) {
                 if (t->fetches) __builtin_prefetch(at.values + 4 * (e + AHEAD));
 #pragma GCC unroll TOGETHER
-                for (int i = e; i < e + 4; i++) add_shared(lines, halves, at.values + 4 * i, meets(t, at.columns[i]), sums);
+                for (int i = e; i < e + 4; i++) add_shared(lines, tail, at.values + 4 * i, meets(t, at.columns[i]), &sums);
             }
 #pragma GCC unroll TOGETHER
-            for (; e < count; e++) add_shared(lines, halves, at.values + 4 * e, meets(t, at.columns[e]), sums);
+            for (; e < count; e++) add_shared(lines, tail, at.values + 4 * e, meets(t, at.columns[e]), &sums);
             for (e = 0; t->fetches && e < count; e += 2 * LINE) __builtin_prefetch(at.columns + e + 2 * AHEAD);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                if (i < height) end_row(lines, halves, t, row + i, sums + i);
-            }
+            end_group(lines, tail, t, row, height, &sums);
         }
     }
     return at;
@@ -245,9 +279,12 @@ ADDER(add_5, add_rows(5, 0, 1, at, runs, &t))
 ADDER(add_6, add_rows(6, 0, 1, at, runs, &t))
 ADDER(add_7, add_rows(7, 0, 1, at, runs, &t))
 ADDER(add_8, add_rows(8, 0, 1, at, runs, &t))
-ADDER(add_4x1, add_groups(1, 0, at, runs, &t))
-ADDER(add_4x2, add_groups(2, 0, at, runs, &t))
-ADDER(add_4x3, add_groups(3, 0, at, runs, &t))
+ADDER(add_4x1, add_groups(1, WHOLE, at, runs, &t))
+ADDER(add_4x2, add_groups(2, WHOLE, at, runs, &t))
+ADDER(add_4x3, add_groups(3, WHOLE, at, runs, &t))
+ADDER(add_4x_one, add_groups(0, ONE, at, runs, &t))
+ADDER(add_4x1_one, add_groups(1, ONE, at, runs, &t))
+ADDER(add_4x2_one, add_groups(2, ONE, at, runs, &t))
 #if SPARSEC_BYTES == 64
 ADDER(add_half, add_rows(0, 1, 4, at, runs, &t))
 ADDER(add_1_half, add_rows(1, 1, 2, at, runs, &t))
@@ -257,35 +294,46 @@ ADDER(add_4_half, add_rows(4, 1, 1, at, runs, &t))
 ADDER(add_5_half, add_rows(5, 1, 1, at, runs, &t))
 ADDER(add_6_half, add_rows(6, 1, 1, at, runs, &t))
 ADDER(add_7_half, add_rows(7, 1, 1, at, runs, &t))
-ADDER(add_4x4, add_groups(4, 0, at, runs, &t))
-ADDER(add_4x5, add_groups(5, 0, at, runs, &t))
-ADDER(add_4x6, add_groups(6, 0, at, runs, &t))
-ADDER(add_4x_half, add_groups(0, 1, at, runs, &t))
-ADDER(add_4x1_half, add_groups(1, 1, at, runs, &t))
-ADDER(add_4x2_half, add_groups(2, 1, at, runs, &t))
-ADDER(add_4x3_half, add_groups(3, 1, at, runs, &t))
-ADDER(add_4x4_half, add_groups(4, 1, at, runs, &t))
-ADDER(add_4x5_half, add_groups(5, 1, at, runs, &t))
+ADDER(add_4x4, add_groups(4, WHOLE, at, runs, &t))
+ADDER(add_4x5, add_groups(5, WHOLE, at, runs, &t))
+ADDER(add_4x6, add_groups(6, WHOLE, at, runs, &t))
+ADDER(add_4x_half, add_groups(0, HALF, at, runs, &t))
+ADDER(add_4x1_half, add_groups(1, HALF, at, runs, &t))
+ADDER(add_4x2_half, add_groups(2, HALF, at, runs, &t))
+ADDER(add_4x3_half, add_groups(3, HALF, at, runs, &t))
+ADDER(add_4x4_half, add_groups(4, HALF, at, runs, &t))
+ADDER(add_4x5_half, add_groups(5, HALF, at, runs, &t))
+ADDER(add_4x3_one, add_groups(3, ONE, at, runs, &t))
+ADDER(add_4x4_one, add_groups(4, ONE, at, runs, &t))
+ADDER(add_4x5_one, add_groups(5, ONE, at, runs, &t))
 #endif
 
 INLINE int most_lines(const sparsec_matrix *m) { return m->height == 4 ? LINES_4 : LINES_1; }
 
-/* Adds one block of a matrix for a tile of so many lines, of which the last may need its first half only. */
-INLINE cursor add_block(const sparsec_matrix *m, int lines, int halved, cursor at, int block, const target *t) {
+/* How much of its last line a tile needs that has so many positions there. */
+INLINE int tail_of(const sparsec_matrix *m, int64_t left) {
+    if (m->height == 4 && left == 1) return ONE;
+    return HALVES && left <= LANES / 2 ? HALF : WHOLE;
+}
+
+/* Adds one block of a matrix for a tile of so many lines. */
+INLINE cursor add_block(const sparsec_matrix *m, int lines, int tail, cursor at, int block, const target *t) {
     static const adder ROWS[] = {0, add_1, add_2, add_3, add_4, add_5, add_6, add_7, add_8};
 #if SPARSEC_BYTES == 64
     static const adder GROUPS[] = {0, add_4x1, add_4x2, add_4x3, add_4x4, add_4x5, add_4x6};
+    static const adder ONE_GROUPS[] = {0, add_4x_one, add_4x1_one, add_4x2_one, add_4x3_one, add_4x4_one, add_4x5_one};
     static const adder HALVED_ROWS[] = {
         0, add_half, add_1_half, add_2_half, add_3_half, add_4_half, add_5_half, add_6_half, add_7_half,
     };
     static const adder HALVED_GROUPS[] = {
         0, add_4x_half, add_4x1_half, add_4x2_half, add_4x3_half, add_4x4_half, add_4x5_half,
     };
-    if (halved) return (m->height == 4 ? HALVED_GROUPS : HALVED_ROWS)[lines](at, m->counts[block], t);
+    if (tail == HALF) return (m->height == 4 ? HALVED_GROUPS : HALVED_ROWS)[lines](at, m->counts[block], t);
 #else
     static const adder GROUPS[] = {0, add_4x1, add_4x2, add_4x3};
-    (void)halved;
+    static const adder ONE_GROUPS[] = {0, add_4x_one, add_4x1_one, add_4x2_one};
 #endif
+    if (tail == ONE) return ONE_GROUPS[lines](at, m->counts[block], t);
     return (m->height == 4 ? GROUPS : ROWS)[lines](at, m->counts[block], t);
 }
 

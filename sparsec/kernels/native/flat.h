@@ -47,7 +47,7 @@ INLINE void run_flat(
     for (int64_t tile = work.tile; tile < work.tiles; tile++) {
         const int64_t from = lines * tile / tiles, position = from * LANES;
         const int wide = (int)(lines * (tile + 1) / tiles - from);
-        const int halved = HALVES && positions(&s->y) - position <= wide * LANES - LANES / 2;
+        const int tail = tail_of(m, positions(&s->y) - position - (wide - 1) * LANES);
         float *y = row_of(&s->y, memory, row) + position;
         target t = {.sums = y, .pitch = s->y.pitch, .out = y, .out_pitch = s->y.pitch, .rows = m->rows};
         t.low = s->low, t.high = s->high;
@@ -65,7 +65,7 @@ INLINE void run_flat(
             t.panel = (const char *)(make ? panel : x + m->starts[b] * s->x.pitch + position);
             t.first = b == 0;
             t.last = b == m->blocks - 1;
-            at = add_block(m, wide, halved, at, b, &t);
+            at = add_block(m, wide, tail, at, b, &t);
         }
         if (s->posts) {
             const int64_t left = positions(&s->y) - position, count = wide * LANES;

@@ -116,7 +116,7 @@ static void run_tile(
         make_panel(&p, s, &tile, x, m->starts[b], m->starts[b + 1]);
         t.first = b == 0;
         t.last = b == m->blocks - 1;
-        at = add_block(m, tile.lines, tile.halved, at, b, &t);
+        at = add_block(m, tile.lines, tile.halved ? HALF : WHOLE, at, b, &t);
     }
     if (!s->posts) return;
     const piece *pieces = tile.pieces;
