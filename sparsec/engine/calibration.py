@@ -115,6 +115,7 @@ CASES: Final = (
     Case(_batch(400, 1), 120, 1.0),
     *(Case(_batch(channels, 1), 1000, 1.0) for channels in (784, 1024)),
     *(Case(_batch(2048, 1), 2048, density) for density in (0.05, 0.1)),
+    Case(_batch(4096, 1), 4096, 0.1),
     Case(_batch(48, 1), 1152, 0.2),
     Case(_batch(480, 1), 20, 0.2),
     Case(_batch(48, 1), 1152, 0.1, function="sigmoid"),

@@ -36,6 +36,10 @@ PAGE_BYTES: Final = 4096
 PAGES: Final = 48
 """The size of a page of memory, and of how many a core keeps the translations at hand beside those of other things."""
 
+SHARE_BYTES: Final = 1 << 22
+"""What a core can count on of the third-level cache, which it shares with others. A matrix that is read once, in order, comes
+from there as fast as from the second level. It is not asked of the system: a virtual machine does not know who shares it."""
+
 VALUE_BYTES: Final = 4
 ENTRY_BYTES: Final = 6
 SLOT_BYTES: Final = 5
@@ -74,11 +78,11 @@ class Coefficients:
         slot_few: each entry of the slices of a matrix, padding included, times one vector, where slices have few rows.
         slot_narrow: the same where they have a row for each lane and go over the columns in narrow windows.
         slot_wide: the same with wide windows.
-        far_few: each byte of slices of few rows that is not in the second-level cache.
+        far_few: each byte of slices of few rows that a core's share of the third-level cache does not hold.
         far_narrow: the same where slices go over the columns in narrow windows; what they do else hides less of it.
         far_wide: the same with wide windows.
         slot_dense: each element of a dense matrix times one vector.
-        far_dense: each byte of it that is not in the second-level cache.
+        far_dense: each byte of it that a core's share of the third-level cache does not hold.
         slice: each slice.
     """
 
@@ -455,7 +459,7 @@ def dense(step: Step, matrix: Matrix, processor: Processor) -> dict[str, float]:
     """The counts of ``dense``."""
     height = group_height(matrix.rows, processor.isa.lanes)
     slots = ceil(matrix.rows / height) * height * matrix.channels * matrix.taps
-    counts = {"call": 1.0, "slot_dense": slots, "far_dense": max(VALUE_BYTES * slots - processor.caches.second, 0.0)}
+    counts = {"call": 1.0, "slot_dense": slots, "far_dense": max(VALUE_BYTES * slots - SHARE_BYTES, 0.0)}
     return counts | _posts(step, ceil(matrix.rows / processor.isa.lanes))
 
 
@@ -464,7 +468,7 @@ def slices(step: Step, matrix: Matrix, slicing: Slicing, slots: float, processor
     counts = {
         "call": 1.0,
         f"slot_{slicing.kind}": slots,
-        f"far_{slicing.kind}": max(slots * SLOT_BYTES - processor.caches.second, 0.0),
+        f"far_{slicing.kind}": max(slots * SLOT_BYTES - SHARE_BYTES, 0.0),
         "slice": ceil(matrix.rows / slicing.height),
     }
     return counts | _posts(step, ceil(matrix.rows / processor.isa.lanes))

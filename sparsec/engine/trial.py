@@ -71,15 +71,12 @@ class Stopwatch:
         memory = (ctypes.c_void_p * 1)(self._reserve(max(plan.nbytes for plan in plans)))
         times: list[list[int]] = [[] for _ in plans]
         spent = 0
-        for turn in range(ROUNDS + 1):
-            if turn > LEAST and spent > ENOUGH:
+        for turn in range(ROUNDS):
+            if turn >= LEAST and spent > ENOUGH:
                 break
-            for index in _alternating([choice.packing.name for choice in choices]):
-                nanoseconds = self._time(plans[index], memory)
-                spent += nanoseconds
-                # In the first turn memory and weights come into the caches.
-                if turn:
-                    times[index].append(nanoseconds)
+            for plan, of_plan in zip(plans, times, strict=True):
+                of_plan.append(self._time(plan, memory))
+                spent += of_plan[-1]
         return [float(np.median(found)) for found in times]
 
     def _plans(self, step: Step, planes: Mapping[str, Planes], choices: Sequence[Choice]) -> list[NativePlan]:
@@ -92,7 +89,10 @@ class Stopwatch:
 
     def _time(self, plan: NativePlan, memory: Any) -> int:
         nanoseconds = np.zeros(sum(step.structures for step in plan.steps), np.int64)
+        # Other candidates have driven its weights further away than they would be without these: a first run gets them back.
+        self._library.profile(plan.address, memory, nanoseconds.ctypes.data)
         self._others.fill(0)
+        nanoseconds.fill(0)
         self._library.profile(plan.address, memory, nanoseconds.ctypes.data)
         return int(nanoseconds.sum())
 
@@ -100,9 +100,3 @@ class Stopwatch:
         if self._buffer.size < nbytes + LINE_BYTES:
             self._buffer = np.zeros(nbytes + LINE_BYTES, np.uint8)
         return int(-(-self._buffer.ctypes.data // LINE_BYTES) * LINE_BYTES)
-
-
-def _alternating(forms: Sequence[str]) -> list[int]:
-    """An order in which the same form of a weight is not used twice in turn, where that can be: the second use is faster."""
-    nth = [forms[:index].count(form) for index, form in enumerate(forms)]
-    return sorted(range(len(forms)), key=nth.__getitem__)
