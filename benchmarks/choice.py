@@ -123,9 +123,8 @@ def main() -> None:
 Dense layers, and the layers of {", ".join(NETWORKS)} that differ in shape; one sample, one thread,
 {found.isa.name}; {zeros} of the weights are zero, anywhere. The cost model, fitted to this machine by a calibration, chooses
 among its candidates, and `tune=True` by timing them. Beside them stands the best of all, timed in turn: {len(results)} layers,
-{count} candidates. A choice that seems more than {ALLOWED - 1:.0%} behind is timed {AGAIN} times more with the best alone, since the
-best of many is so in part by luck; the median ratio counts, and differences below {NOISE_NS:g} ns, which the clock does not tell
-from none, do not.
+{count} candidates. A choice that seems more than {ALLOWED - 1:.0%} behind is timed {AGAIN} times more with the best alone,
+which may have been so by luck, and the median ratio counts. Differences below {NOISE_NS:g} ns do not: the clock hides them.
 
 {_quality("The cost model", [result.ratio for result in results], results, by_model)}
 
@@ -201,8 +200,8 @@ def layers_of(network: str, program: Program) -> Iterator[Layer]:
 def measure(layer: Layer, sparsity: float, found: Library, machine: Machine, rng: np.random.Generator) -> Result:
     """Both choices for a layer, and the best candidate.
 
-    What is the best of many is so in part by luck: a choice that is far behind is timed again with the best alone, and the median
-    ratio of those times counts.
+    The best of many may be so by luck: what is far behind is timed again with the best alone, and the median ratio of those
+    times counts.
     """
     step, planes = layer.step, layer.planes
     assert step.product is not None
