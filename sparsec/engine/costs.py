@@ -69,8 +69,9 @@ class Coefficients:
         copy: each line of an input that is copied as it is.
         gather: each line copied into the panel of a convolution.
         gather_strided: the same with strides.
-        read: the same in ``unrolled`` and ``windows`` with a stride of one.
-        read_paired: with a stride of two.
+        read: the same in ``unrolled`` with a stride of one.
+        read_stack: the same in ``windows``.
+        read_paired: in both with a stride of two.
         row: each row of positions copied into the panel of ``sliding`` or ``direct``.
         piece: each row copied into the panel of ``unrolled`` by itself, or there or in ``windows`` joined to a line.
         entry: each entry of a matrix times one vector.
@@ -105,6 +106,7 @@ class Coefficients:
     gather: float
     gather_strided: float
     read: float
+    read_stack: float
     read_paired: float
     row: float
     piece: float
@@ -291,12 +293,12 @@ def flat(
         counts["page"] = counts["visit"] * max(1.0 - PAGES / pages, 0.0)
         return counts if in_place else counts | {"copy": matrix.channels * lines}
     columns = matrix.channels * matrix.taps
-    return counts | {_reading(step): columns * lines, "piece": columns * _pieces(step, x, y, count, lanes)}
+    return counts | {_reading(step, "read"): columns * lines, "piece": columns * _pieces(step, x, y, count, lanes)}
 
 
-def _reading(step: Step) -> str:
-    """What reading a line costs in ``unrolled``."""
-    return {1: "read", 2: "read_paired"}.get(step.window.strides[1], "gather_strided")
+def _reading(step: Step, unstrided: str) -> str:
+    """What reading a line costs, where with a stride of one it costs what ``unstrided`` names."""
+    return {1: unstrided, 2: "read_paired"}.get(step.window.strides[1], "gather_strided")
 
 
 def _pieces(step: Step, x: Planes, y: Planes, tiles: int, lanes: int) -> float:
@@ -340,7 +342,7 @@ def windows(
     columns, lanes, of = step.window.size[1], processor.isa.lanes, stacks.tally
     panel = columns * of.read / of.tiles * lanes * VALUE_BYTES
     counts = _products(step, matrix, cut, x, y, _Tiles(of.tiles, of.lines / of.tiles, panel), processor)
-    return counts | {_reading(step): matrix.channels * columns * of.read, "piece": matrix.channels * of.joined}
+    return counts | {_reading(step, "read_stack"): matrix.channels * columns * of.read, "piece": matrix.channels * of.joined}
 
 
 @dataclass(frozen=True)
