@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsec.encodings import Csr
 from sparsec.ir import Array
+from sparsec.kernels import aligned
 from sparsec.kernels.library import Filters
 
 
@@ -125,4 +126,6 @@ def _grouped(matrix: Array, most: int) -> Array:
     groups = -(-rows // height)
     padded = np.zeros((groups * height, columns), np.float32)
     padded[:rows] = matrix
-    return np.ascontiguousarray(padded.reshape(groups, height, columns).swapaxes(1, 2))
+    values = aligned.zeros((groups, columns, height), np.float32)
+    values[:] = padded.reshape(groups, height, columns).swapaxes(1, 2)
+    return values

@@ -16,7 +16,7 @@ import numpy as np
 
 from sparsec.encodings import Csr
 from sparsec.ir import Array
-from sparsec.kernels import library
+from sparsec.kernels import aligned, library
 from sparsec.kernels.library import Matrix, Slices, Slicing
 
 
@@ -403,7 +403,7 @@ class _Slicer:
         """Hops, places and values."""
         groups, height = int(self.lengths.sum()), self.slicing.height
         hops = np.zeros((groups, GROUP // self.slicing.depth), np.uint8)
-        places, values = np.zeros((groups, height, GROUP), np.uint8), np.zeros((groups, GROUP, height), np.float32)
+        places, values = aligned.zeros((groups, height, GROUP), np.uint8), aligned.zeros((groups, GROUP, height), np.float32)
         self._pack(self.lengths, hops, places, values)
         return hops, places, values
 

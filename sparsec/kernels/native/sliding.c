@@ -150,7 +150,7 @@ static void add_band(
         cursor next = at;
         for (int tile = 0; tile < tiles; tile++) {
             const int from = lines * tile / tiles, wide = lines * (tile + 1) / tiles - from;
-const int tail = tail_of(m, count - (from + wide - 1) * LANES);
+            const int tail = tail_of(m, count - (from + wide - 1) * LANES);
             t.panel = (const char *)(panel + from * LANES);
             t.sums = t.out = p->sums + from * LANES;
             next = add_block(m, wide, tail, at, b, &t);
