@@ -23,7 +23,7 @@ import pytest
 from native_builds import ROOT, build
 
 from sparsec.kernels import library
-from sparsec.kernels.library import KERNELS, Call, Filters, Library, Matrix, Plan, Post, Slices, Status, Step
+from sparsec.kernels.library import KERNELS, Call, Copy, Filters, Library, Matrix, Plan, Post, Slices, Status, Step
 
 NEON = next(isa for isa in library.ISAS if isa.name == "neon")
 COMPILER = "aarch64-linux-gnu-gcc"
@@ -153,6 +153,8 @@ class _Image:
         kind, fill = (Slices, self._slices) if sliced else (Matrix, self._matrix)
         if kernel in ("direct", "dense", "winograd"):
             kind, fill = Filters, self._filters
+        if kernel == "copy":
+            kind, fill = Copy, self._copy
         pieces = (kind * step.pieces).from_address(step.weights)
         first = self.place(bytes(pieces))
         for i, piece in enumerate(pieces):
@@ -168,6 +170,11 @@ class _Image:
         yield "order", self.copy(m.order, groups)
         yield "columns", self.copy(m.columns, entries, 2)
         yield "values", self.copy(m.values, entries * m.height)
+
+    def _copy(self, c):
+        yield "axis", self.copy(c.axis, 3 * c.axes, 8)
+        if c.constant:
+            yield "constant", self.copy(c.constant, c.constants)
 
     def _filters(self, m):
         yield "values", self.copy(m.values, -(-m.rows // m.height) * m.height * m.channels * m.taps)

@@ -303,7 +303,7 @@ def test_without_the_library_numpy_and_scipy_run_and_it_is_said(content, tmp_pat
     assert "not installed, and would make it faster: native library" in model.summary(64)
 
 
-MIRRORED = ("Value", "Window", "Matrix", "Filters", "Slices", "Post", "Step", "Plan", "Call")
+MIRRORED = ("Value", "Window", "Matrix", "Filters", "Slices", "Copy", "Post", "Step", "Plan", "Call")
 
 
 def test_python_mirrors_the_header():

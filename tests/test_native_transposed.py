@@ -73,7 +73,7 @@ def test_an_arranged_weight_is_restored(first, second, outputs, inputs, height, 
         Weight("w", kernel.shape, (2,), "float32"),
         Phases((first, second)),
     )
-    packing = stream(WINDOW_BLOCKS, height, pieces, Product("w", phases=phases))
+    packing = stream(WINDOW_BLOCKS, height, pieces, Product("w", arrangement=phases))
     assert packing.back is not None
     source = packing.back(packing.make(CsrSource(csr, weight), weight, {}), weight)
     for restored, given_ in zip(source.csr(), csr, strict=True):

@@ -170,9 +170,9 @@ class _Site:
         assert step.product is not None
         self._step, self._x, self._y, self._machine = step, x, y, machine
         self._product, self._store = step.product, store
-        path, phases, self._groups = self._product.path, self._product.phases, self._product.groups
+        path, arrangement, self._groups = self._product.path, self._product.arrangement, self._product.groups
         weight = store.weight(path)
-        shape = (weight if phases is None else phases.weight(weight)).shape
+        shape = (weight if arrangement is None else arrangement.weight(weight)).shape
         self._is_dense, self._lines = len(shape) == 2, -(-y.positions // LINE)
         entries = store.nonzeros(path) / self._groups
         single = Matrix(shape[-1] // self._groups, shape[-2], prod(shape[:-2]), entries, 1)
@@ -181,7 +181,7 @@ class _Site:
         self._matrices = [single] + ([shared] if self._filling <= MOST_FILLING else [])
 
     def _examine(self, examination: Examination) -> float:
-        return self._store.examine(self._product.path, packing.arranged(examination, self._product.phases))
+        return self._store.examine(self._product.path, packing.arranged(examination, self._product.arrangement))
 
     def candidates(self, scales: Iterable[float]) -> Iterator[Choice]:
         if self._step.kernel == "vector":

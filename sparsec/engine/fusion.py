@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
-from sparsec.engine.steps import Elementwise, Item, Planes, Post, Step
+from sparsec.engine.steps import Elementwise, Item, Planes, Post, Step, View, reads_of
 from sparsec.ir import Node
 
 ADDING: Final = frozenset({"product", "windows", "vector", "depthwise"})
 """The kernels that add a residual."""
 
-DEAF: Final = frozenset({"flatten", "unflatten", "store"})
+DEAF: Final = frozenset({"copy", "flatten", "unflatten", "store"})
 """The kernels that nothing can follow."""
 
 
@@ -40,14 +41,13 @@ class Fusion:
     def follow(self, node: Node, elementwise: Elementwise) -> None:
         """Add an elementwise node to the step of its latest host, or as a step of its own."""
         host = max(elementwise.hosts, key=lambda name: self._makers.get(name, -1))
-        step = self._host(host, elementwise.hosts[host])
+        step = self._host(host, elementwise.hosts[host]) or self._viewed(host, elementwise.hosts[host])
         if step is None:
             step = Step("map", host, node.output)
             self.items.append(step)
             self._makers[node.output] = len(self.items) - 1
         else:
-            self._makers[node.output] = self._makers.pop(host)
-            step.y = node.output
+            self._rename(host, node.output)
         step.nodes.append(node)
         for post in elementwise.hosts[host]:
             self._append(step, post)
@@ -56,10 +56,33 @@ class Fusion:
         """The step that makes a value which nothing else reads, if it comes after all other operands."""
         index = self._makers.get(name, -1)
         item = self.items[index] if index >= 0 else None
-        if not isinstance(item, Step) or item.y != name or item.kernel in DEAF or self._readers.get(name, 0) != 1:
+        if not isinstance(item, Step) or item.y != name or item.kernel in DEAF or not self._is_read_once(name):
             return None
         later = any(self._makers.get(post.value, -1) >= index for post in posts if post.value)
         return None if later else item
+
+    def _viewed(self, name: str, posts: Sequence[Post]) -> Step | None:
+        """The step that makes what a value is all of, if with other axes: these matter to operations with values alone."""
+        view = self.items[self._makers[name]] if name in self._makers else None
+        if not isinstance(view, View) or not self._is_read_once(name) or any(post.value for post in posts):
+            return None
+        whole = self._planes[view.of].channels == self._planes[name].channels
+        return self._host(view.of, posts) if whole else None
+
+    def _is_read_once(self, name: str) -> bool:
+        """Whether one node or output reads a value, or one item where it is not in the graph."""
+        if name in self._readers:
+            return self._readers[name] == 1
+        return sum(name in reads_of(item) for item in self.items) == 1
+
+    def _rename(self, value: str, name: str) -> None:
+        index = self._makers.pop(value)
+        item = self.items[index]
+        if isinstance(item, Step):
+            item.y = name
+        else:
+            self.items[index] = replace(item, y=name)
+        self._makers[name] = index
 
     def _append(self, step: Step, post: Post) -> None:
         if not step.posts:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsec.encodings import Csr
 from sparsec.encodings.stored import from_matrix
-from sparsec.engine.phases import Phases
+from sparsec.engine.arrangement import Arrangement
 from sparsec.engine.steps import Product
 from sparsec.ir import Array
 from sparsec.kernels import Packing, Weight
@@ -73,11 +73,11 @@ def _structures(pieces: Sequence[Piece]) -> Any:
 
 @dataclass(frozen=True)
 class PackedSource:
-    """A weight of which a packed form is at hand, of the weight itself or as it is arranged in phases."""
+    """A weight of which a packed form is at hand, of the weight itself or as it is arranged."""
 
     packed: Packed
     weight: Weight
-    phases: Phases | None = None
+    arrangement: Arrangement | None = None
 
     def tensor(self) -> Array:
         """The tensor, filled from the entries."""
@@ -89,7 +89,7 @@ class PackedSource:
     def csr(self) -> Csr:
         """The compressed rows."""
         csr = self.packed.csr()
-        return csr if self.phases is None else self.phases.restore(csr, self.weight)
+        return csr if self.arrangement is None else self.arrangement.restore(csr, self.weight)
 
     def nonzeros(self) -> int:
         """Counted over the values."""
@@ -97,22 +97,22 @@ class PackedSource:
 
 
 def _packing(name: str, pack: Any, product: Product) -> Packing:
-    groups, rows, phases = product.groups, product.rows, product.phases
+    groups, rows, arrangement = product.groups, product.rows, product.arrangement
 
     def make(source: Source, weight: Weight, attrs: Any) -> Packed:
-        csr, weight = _arrange(source.csr(), weight, phases)
+        csr, weight = _arrange(source.csr(), weight, arrangement)
         parts = _cut(csr, [weight.matrix_shape[0] // groups] * groups)
         return Packed(tuple(tuple(piece for each in _cut(part, rows) for piece in pack(each, weight)) for part in parts))
 
     def back(packed: Packed, weight: Weight) -> PackedSource:
-        return PackedSource(packed, weight, phases)
+        return PackedSource(packed, weight, arrangement)
 
-    name = "/".join((name, str(groups), *map(str, rows), *([] if phases is None else [phases.name])))
+    name = "/".join((name, str(groups), *map(str, rows), *([] if arrangement is None else [arrangement.name])))
     return Packing(name, make, back, lambda attrs: None, lambda packed: int(packed.nbytes))
 
 
-def _arrange(csr: Csr, weight: Weight, phases: Phases | None) -> tuple[Csr, Weight]:
-    return (csr, weight) if phases is None else (phases.arrange(csr, weight), phases.weight(weight))
+def _arrange(csr: Csr, weight: Weight, arrangement: Arrangement | None) -> tuple[Csr, Weight]:
+    return (csr, weight) if arrangement is None else (arrangement.arrange(csr, weight), arrangement.weight(weight))
 
 
 def stream(blocks: Blocks, height: int, pieces: int, product: Product, places: Places | None = None) -> Packing:
@@ -156,11 +156,11 @@ def slots(slicing: Slicing) -> Examination:
 
 
 @cache
-def arranged(examination: Examination, phases: Phases | None) -> Examination:
-    """The same figure about a weight as it is arranged in phases, where it is."""
-    if phases is None:
+def arranged(examination: Examination, arrangement: Arrangement | None) -> Examination:
+    """The same figure about a weight as it is arranged, where it is."""
+    if arrangement is None:
         return examination
-    return lambda csr, weight: examination(*_arrange(csr, weight, phases))
+    return lambda csr, weight: examination(*_arrange(csr, weight, arrangement))
 
 
 def slices(slicing: Slicing, pieces: int, product: Product) -> Packing:

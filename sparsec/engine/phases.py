@@ -127,7 +127,7 @@ class Phases:
         """
         *_, outputs, inputs = weight.shape
         places = (self._phases * outputs + np.arange(outputs)[:, None]) * self._size + self._places
-        return _moved(csr, inputs, places, self.count * outputs, self._size)
+        return moved(csr, inputs, places, self.count * outputs, self._size)
 
     def restore(self, csr: Csr, weight: Weight) -> Csr:
         """What :meth:`arrange` was given."""
@@ -135,7 +135,7 @@ class Phases:
         taps = np.zeros((self.count, 1, self._size), np.int64)
         taps[self._phases, 0, self._places] = np.arange(len(self._places))
         places = np.arange(outputs)[:, None] * len(self._places) + taps
-        return _moved(csr, inputs, places.reshape(-1, self._size), outputs, len(self._places))
+        return moved(csr, inputs, places.reshape(-1, self._size), outputs, len(self._places))
 
     @property
     def _size(self) -> int:
@@ -163,7 +163,7 @@ def _flat(indices: Sequence[Sequence[int]], sizes: tuple[int, int]) -> Array:
     return np.asarray(flat, np.int64)
 
 
-def _moved(csr: Csr, channels: int, places: Array, rows: int, taps: int) -> Csr:
+def moved(csr: Csr, channels: int, places: Array, rows: int, taps: int) -> Csr:
     """Compressed rows in which the entries of an element of the window, for one row, are moved to another element and row.
 
     Args:
@@ -176,12 +176,12 @@ def _moved(csr: Csr, channels: int, places: Array, rows: int, taps: int) -> Csr:
     sizes = np.bincount(_segments(csr, channels, places.shape[1]), minlength=places.size)
     present = np.flatnonzero(sizes)
     order = present[np.argsort(places.reshape(-1)[present])]
-    moved, starts = sizes[order], np.cumsum(sizes) - sizes
-    distances = starts[order] - (np.cumsum(moved) - moved)
-    taken = np.arange(len(csr.values), dtype=np.int32) + np.repeat(distances.astype(np.int32), moved)
+    lengths, starts = sizes[order], np.cumsum(sizes) - sizes
+    distances = starts[order] - (np.cumsum(lengths) - lengths)
+    taken = np.arange(len(csr.values), dtype=np.int32) + np.repeat(distances.astype(np.int32), lengths)
     to_row, to_tap = np.divmod(places.reshape(-1)[order], taps)
-    indices = csr.indices[taken] % channels + np.repeat((to_tap * channels).astype(np.int32), moved)
-    of_rows = np.bincount(to_row, weights=moved, minlength=rows)
+    indices = csr.indices[taken] % channels + np.repeat((to_tap * channels).astype(np.int32), lengths)
+    of_rows = np.bincount(to_row, weights=lengths, minlength=rows)
     return Csr(np.r_[0, np.cumsum(of_rows)].astype(np.int32), indices, csr.values[taken])
 
 

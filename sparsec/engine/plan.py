@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import numpy as np
+
 from sparsec.engine.choice import Choice, Chooser
 from sparsec.engine.memory import Memory
 from sparsec.engine.packing import Packed, address, pointer
 from sparsec.engine.rewrites import join_pools
-from sparsec.engine.steps import Planes, Post, Step, Window
+from sparsec.engine.steps import Copy, Planes, Post, Step, Window
 from sparsec.engine.translate import Translation
 from sparsec.ir import Attrs
 from sparsec.kernels import Packing, library
@@ -91,7 +93,7 @@ class NativePlan:
         """A structure for each group of the weight."""
         if choice is None or step.product is None:
             structure = self._structure(step, step.kernel, 0, 1)
-            structure.weights = address(step.weights)
+            structure.weights = address(step.weights) if step.copy is None else self._copy(step.copy)
             structure.pieces = 1
             self._kept.append(step.weights)
             return [structure]
@@ -106,6 +108,13 @@ class NativePlan:
             structure.pieces = len(pieces)
             structures.append(structure)
         return structures
+
+    def _copy(self, copy: Copy) -> int:
+        axes, constant = np.array(copy.axes, np.int64), copy.constant
+        count = 0 if constant is None else constant.size
+        structure = library.Copy(len(axes), count, *copy.first, address(axes), address(constant))
+        self._kept += [axes, constant, structure]
+        return pointer(structure)
 
     def _structure(self, step: Step, kernel: str, group: int, groups: int) -> library.Step:
         rows = self._planes(step.y).channels // groups

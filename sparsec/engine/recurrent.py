@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from sparsec.engine.rules import LOGIC, Found, Site, refuse_weights, rule
+from sparsec.engine.convolutions import refuse_weights
+from sparsec.engine.rules import LOGIC, Found, Site, rule
 from sparsec.engine.steps import Concat, Item, Made, Planes, Post, Product, Refusal, Step, View, multiplying
 from sparsec.ir import ABSENT, Array
 from sparsec.kernels.library import FUNCTIONS

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from sparsec.engine.steps import Affine, Concat, Item, Planes, Pool, Step, View, Window, multiplying
+from sparsec.engine.steps import Affine, Item, Planes, Pool, Step, Window, multiplying, reads_of
 from sparsec.kernels.library import POOLS
 
 Sizes = dict[str, Planes]
@@ -45,13 +45,7 @@ def _readers(items: Iterable[Item]) -> Counter[str]:
     """How many items read each value."""
     found: Counter[str] = Counter()
     for item in items:
-        match item:
-            case Step():
-                found.update(item.reads)
-            case View():
-                found[item.of] += 1
-            case Concat():
-                found.update(item.parts)
+        found.update(reads_of(item))
     return found
 
 

@@ -1,38 +1,34 @@
 """What the engine does for each operator: one rule each, entered in a table.
 
-A rule sees a node whose values are of dtypes that it takes, and have two to four axes, the batch first, and known sizes. It
+A rule sees a node whose values are of dtypes that it takes, and have the batch as their first axis, and known sizes. It
 gives the items that compute the node, or a refusal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import dataclass
+from math import inf, prod
 from typing import Any, Final
 
 import numpy as np
 
-from sparsec.encodings.stored import normal_rows
-from sparsec.engine.costs import is_too_large
-from sparsec.engine.phases import Axis, Phases
+from sparsec.engine.drafts import Draft, in_turn, strides
 from sparsec.engine.steps import (
     Concat,
+    Copy,
     Elementwise,
     Item,
     Made,
     Planes,
     Post,
-    Product,
     Refusal,
     Step,
     View,
     Window,
-    multiplying,
 )
 from sparsec.ir import ABSENT, Array, Attrs, Node, TensorType
 from sparsec.kernels import WeightStore
-from sparsec.ops import get_op
 from sparsec.ops.base import integer, ints, number
 from sparsec.ops.windows import axis_pads
 
@@ -89,6 +85,15 @@ class Site:
         name = self.input(position)
         return None if name == ABSENT else np.ascontiguousarray(self.store.array(name), np.float32).reshape(-1)
 
+    def draft(self) -> Draft:
+        """What collects the items of the node where it takes several steps."""
+        return Draft(self.node, self.shape)
+
+    def axes(self, name: str) -> tuple[int, ...]:
+        """An attribute that names axes of the first input, counted from the front and in order."""
+        rank = self.types[self.x].rank
+        return tuple(sorted(axis % rank for axis in ints(self.attrs, name)))
+
     def step(self, kernel: str, **more: Any) -> Step:
         """A step that computes the node from its first input."""
         return Step(kernel, self.x, self.y, [self.node], **more)
@@ -117,108 +122,20 @@ def rule(*ops: str, dtypes: frozenset[str] = FLOATS) -> Callable[[Rule], Rule]:
     return enter
 
 
-# --- products ------------------------------------------------------------------------------------------------------------
+# --- windows -------------------------------------------------------------------------------------------------------------
 
 
-def _pair(values: Sequence[int], fill: int) -> tuple[int, int]:
+def pair(values: Sequence[int], fill: int) -> tuple[int, int]:
     """The sizes along two axes, where one may be missing."""
     return (values[0], values[1]) if len(values) == 2 else (fill, values[0])
 
 
-def _window(site: Site, size: Sequence[int]) -> Window:
+def window_of(site: Site, size: Sequence[int]) -> tuple[Window, Window | None]:
+    """How a window of this size goes over the last two axes, and over the one before them, where there is one."""
     pads = [before for before, _ in axis_pads(site.attrs, site.shape(site.x)[1:-1], size)]
-    strides, dilations = ints(site.attrs, "strides"), ints(site.attrs, "dilations")
-    return Window(_pair(size, 1), _pair(strides, 1), _pair(dilations, 1), _pair(pads, 0))
-
-
-def refuse_weights(site: Site, names: Sequence[str]) -> Refusal | None:
-    """Why a node cannot multiply with its weights; ``None`` where it can.
-
-    Args:
-        site: the node.
-        names: of its weights and of the constants that belong to them, which may be left out.
-    """
-    if any(name != ABSENT and not site.is_constant(name) for name in names):
-        return Refusal("its weights are computed")
-    for index, rows in get_op(site.node.op).matrix_rows.items():
-        weight = site.store.weight(site.input(index))
-        if weight.dtype != "float32":
-            return Refusal(f"its weight is {weight.dtype}")
-        if weight.rows != normal_rows(rows, len(weight.shape)):
-            return Refusal(f"its weight is stored with rows {weight.rows}")
-    return None
-
-
-def _refuse_weight(site: Site) -> Refusal | None:
-    return refuse_weights(site, site.node.inputs[1:])
-
-
-@rule("dense")
-def _dense(site: Site) -> Found:
-    kernel = multiplying(site.planes(site.y))
-    return _refuse_weight(site) or [site.step(kernel, product=Product(site.input(1)), bias=site.vector(2))]
-
-
-@rule("conv")
-def _conv(site: Site) -> Found:
-    refusal = _refuse_weight(site)
-    if refusal:
-        return refusal
-    size, groups = site.store.weight(site.input(1)).shape[:-2], integer(site.attrs, "groups")
-    window = _window(site, size)
-    if groups == site.planes(site.x).channels > 1:
-        return [_by_channel(site, window)]
-    if is_too_large(window):
-        return Refusal("its window is too large")
-    product = Product(site.input(1), groups)
-    kernel = multiplying(site.planes(site.y)) if window.is_point else "windows"
-    return [site.step(kernel, product=product, bias=site.vector(2), window=window)]
-
-
-@rule("depthwise_conv")
-def _depthwise(site: Site) -> Found:
-    refusal = _refuse_weight(site)
-    if refusal:
-        return refusal
-    return [_by_channel(site, _window(site, site.store.weight(site.input(1)).shape[:-2]))]
-
-
-def _by_channel(site: Site, window: Window) -> Step:
-    """A convolution of each channel by itself; its kernel: ``[*window, 1, filters]`` or ``[*window, channels, multiplier]``."""
-    channels, filters = site.planes(site.x).channels, site.planes(site.y).channels
-    rows = np.ascontiguousarray(site.store.array(site.input(1)).reshape(-1, filters).T)
-    return site.step("depthwise", weights=rows, bias=site.vector(2), window=window, options=(filters // channels,))
-
-
-@rule("conv_transpose")
-def _conv_transpose(site: Site) -> Found:
-    refusal = _refuse_weight(site)
-    if refusal:
-        return refusal
-    x, y, phases = site.planes(site.x), site.planes(site.y), _phases(site)
-    spread, window = phases.planes(y), phases.window
-    if is_too_large(window):
-        return Refusal("its window is too large")
-    # Crops may leave fewer positions than the input has, or append some.
-    is_point = window.is_point and (x.height, x.width) == (spread.height, spread.width)
-    kernel = multiplying(spread) if is_point else "windows"
-    product, bias = Product(site.input(1), phases=phases), site.vector(2)
-    if phases.count == 1:
-        return [site.step(kernel, product=product, bias=bias, window=window)]
-    name = f"{site.y}.phases"
-    biases = None if bias is None else np.tile(bias, phases.count)
-    convolution = Step(kernel, site.x, name, [site.node], product=product, bias=biases, window=window)
-    interleaving = Step("interleave", name, site.y, [site.node], window=Window(strides=phases.strides))
-    return Made([convolution, interleaving], {name: spread})
-
-
-def _phases(site: Site) -> Phases:
-    x, y = site.planes(site.x), site.planes(site.y)
-    size = _pair(site.store.weight(site.input(1)).shape[:-2], 1)
-    strides, dilations = (_pair(ints(site.attrs, name), 1) for name in ("strides", "dilations"))
-    crops = _pair(ints(site.attrs, "crops")[::2], 0)
-    rows, columns = zip(size, strides, dilations, crops, strict=True)
-    return Phases((Axis.of(*rows, x.height, y.height), Axis.of(*columns, x.width, y.width)))
+    fields = ((size, 1), (ints(site.attrs, "strides"), 1), (ints(site.attrs, "dilations"), 1), (pads, 0))
+    plane = Window(*(pair(values[-2:], fill) for values, fill in fields))
+    return plane, Window(*((values[0], fill) for values, fill in fields)) if len(size) > 2 else None
 
 
 # --- positions -----------------------------------------------------------------------------------------------------------
@@ -226,51 +143,77 @@ def _phases(site: Site) -> Phases:
 
 @rule("max_pool", "avg_pool")
 def _pool(site: Site) -> Found:
-    return [site.step(site.node.op, window=_window(site, ints(site.attrs, "window")))]
+    size, shape, draft = ints(site.attrs, "window"), site.shape(site.y), site.draft()
+    plane, depth = window_of(site, size)
+    if depth is None:
+        return [site.step(site.node.op, window=plane)]
+    # A box is a plane many times, and what of it lies outside is so in each.
+    return draft.made(along_depth(draft, site.x, site.node.op, shape, plane, depth))
 
 
-REDUCTIONS: Final = {"reduce_mean": 0, "reduce_sum": 1, "reduce_max": 2}
-"""By operator, the number of the reduction over all positions of a sample."""
-
-GREATEST_CHANNEL: Final = 3
-"""The number of the reduction over the channels of a position."""
+REDUCTIONS: Final = {"reduce_mean": (0, 4), "reduce_sum": (1, 5), "reduce_max": (2, 3)}
+"""By operator, the number of the reduction over all positions of a sample, and of that over the channels of a position."""
 
 
 @rule("reduce_mean", "reduce_sum")
-def _reduce(site: Site) -> Found:
-    rank = site.types[site.x].rank
-    axes = sorted(axis % rank for axis in ints(site.attrs, "axes"))
-    if axes != list(range(1, rank - 1)):
-        return Refusal(f"it reduces axes {axes}, not all positions")
-    return [site.step("reduce", options=(REDUCTIONS[site.node.op],))]
-
-
 @rule("reduce_max", dtypes=LOGIC)
-def _reduce_max(site: Site) -> Found:
-    x, y = site.planes(site.x), site.planes(site.y)
-    axes = ints(site.attrs, "axes")
-    if len(axes) != 1 or not _is_last(site, axes[0]):
-        return _reduce(site)
-    options = (GREATEST_CHANNEL,)
-    if y.channels == 1:
-        return [site.step("reduce", options=options)]
-    # Without an axis for it, the axis before becomes that of the channels.
-    if y.height * y.width > 1:
-        return Refusal("it reduces the channels of several rows to none")
-    name = f"{site.y}.greatest"
-    greatest = Step("reduce", site.x, name, [site.node], options=options)
-    return Made([greatest, Step("flatten", name, site.y, [site.node])], {name: replace(x, channels=1)})
+def _reduce(site: Site) -> Found:
+    axes, shape, draft = site.axes("axes"), site.shape(site.x), site.draft()
+    if 0 in axes:
+        return Refusal("it is over samples")
+    last = len(shape) - 1
+    over_positions, over_channels = REDUCTIONS[site.node.op]
+    positions = [axis for axis in axes if axis < last]
+    kept = [axis for axis in range(last) if axis not in axes]
+    sizes = [shape[axis] for axis in kept]
+    value = site.x
+    if positions:
+        value = draft.transpose(value, [*kept, *positions, last])
+        if len(kept) > 1:
+            value = draft.view(value, (prod(sizes), 1, prod(shape[axis] for axis in positions), shape[last]))
+        value = draft.step("reduce", value, (prod(sizes), shape[last]), options=(over_positions,))
+        value = draft.view(value, [*sizes, shape[last]])
+    if last in axes:
+        value = draft.step("reduce", value, [*sizes, 1], options=(over_channels,))
+    return draft.made(value)
 
 
 @rule("pad")
 def _pad(site: Site) -> Found:
-    before = ints(site.attrs, "pads")[::2]
-    return [site.step("map", window=Window(pads=_pair(before, 0)))]
+    pads, draft = ints(site.attrs, "pads")[::2], site.draft()
+    if len(pads) < 3:
+        return [site.step("map", window=Window(pads=pair(pads, 0)))]
+    return draft.made(
+        along_depth(draft, site.x, "map", site.shape(site.y), Window(pads=pair(pads[1:], 0)), Window(pads=(pads[0], 0)))
+    )
 
 
 @rule("resize")
 def _resize(site: Site) -> Found:
-    return [site.step("resize", options=(int(site.attrs["method"] == "linear"),))]
+    options, shape, draft = (int(site.attrs["method"] == "linear"),), site.shape(site.y), site.draft()
+    if len(shape) < 5:
+        return [site.step("resize", options=options)]
+    return draft.made(along_depth(draft, site.x, "resize", shape, Window(), Window(), options=options))
+
+
+def along_depth(draft: Draft, x: str, kernel: str, shape: Sequence[int], plane: Window, depth: Window, **more: Any) -> str:
+    """What goes along two axes, and then along that before them; returns the name of the output.
+
+    Args:
+        draft: to which the steps are added.
+        x: a value ``[samples, depth, height, width, channels]``.
+        kernel: of both steps.
+        shape: of the output.
+        plane: the window along the last two axes.
+        depth: that along the first one.
+        more: about both steps.
+    """
+    samples, before, *_ = draft.shape(x)
+    _, after, height, width, channels = shape
+    planes = draft.view(x, (samples * before, *draft.shape(x)[2:]))
+    planes = draft.step(kernel, planes, (samples * before, height, width, channels), window=plane, **more)
+    lines = draft.view(planes, (samples, before, height * width, channels))
+    return draft.step(kernel, lines, (samples, after, height * width, channels), window=depth, **more)
 
 
 # --- channels ------------------------------------------------------------------------------------------------------------
@@ -282,29 +225,51 @@ def _is_last(site: Site, axis: int) -> bool:
 
 @rule("softmax", "log_softmax")
 def _softmax(site: Site) -> Found:
-    if not _is_last(site, integer(site.attrs, "axis")):
-        return Refusal("it is not along the channels")
-    return [site.step("softmax", options=(int(site.node.op == "log_softmax"),))]
+    options, rank, draft = (int(site.node.op == "log_softmax"),), site.types[site.x].rank, site.draft()
+    axis = integer(site.attrs, "axis") % rank
+    if axis == 0:
+        return Refusal("it is over samples")
+    order = list(range(rank))
+    order[axis], order[-1] = order[-1], order[axis]
+    turned = draft.transpose(site.x, order)
+    return draft.made(draft.transpose(draft.step("softmax", turned, draft.shape(turned), options=options), order))
 
 
 @rule("layer_norm")
 def _layer_norm(site: Site) -> Found:
-    axes = ints(site.attrs, "axes")
-    if len(axes) != 1 or not _is_last(site, axes[0]):
-        return Refusal("it is not along the channels alone")
+    axes, shape, draft = site.axes("axes"), site.shape(site.x), site.draft()
+    if 0 in axes:
+        return Refusal("it is over samples")
     gamma, beta = site.vector(1), site.vector(2)
     posts = [Post("multiply", channel=gamma)] if gamma is not None else []
     posts += [Post("add", channel=beta)] if beta is not None else []
-    return [site.step("normalise", numbers=(number(site.attrs, "epsilon"),), posts=posts)]
+    # All axes that are normalised over become one.
+    order = [*(axis for axis in range(len(shape)) if axis not in axes), *axes]
+    turned = draft.transpose(site.x, order)
+    sizes = draft.shape(turned)
+    joined = draft.reshape(turned, (*sizes[: -len(axes)], prod(sizes[-len(axes) :])))
+    numbers = (number(site.attrs, "epsilon"),)
+    normalised = draft.step("normalise", joined, draft.shape(joined), numbers=numbers, posts=posts)
+    back = [order.index(axis) for axis in range(len(order))]
+    return draft.made(draft.transpose(draft.reshape(normalised, sizes), back))
 
 
 @rule("concat", dtypes=LOGIC)
 def _concat(site: Site) -> Found:
-    if not _is_last(site, integer(site.attrs, "axis")):
-        return Refusal("it is not along the channels")
-    if any(site.is_constant(name) for name in site.node.inputs):
+    axis, inputs = integer(site.attrs, "axis") % site.types[site.y].rank, site.node.inputs
+    if axis == 0:
+        return Refusal("it joins samples")
+    if any(site.is_constant(name) for name in inputs):
         return Refusal("it joins constants")
-    return [Concat(site.y, tuple(site.node.inputs))]
+    if _is_last(site, axis):
+        return [Concat(site.y, tuple(inputs))]
+    draft = site.draft()
+    name, of_y, before = draft.name(site.shape(site.y)), strides(site.shape(site.y)), 0
+    for part in inputs:
+        shape = site.shape(part)
+        draft.copy(part, name, zip(shape, strides(shape), of_y, strict=True), (0, before * of_y[axis]))
+        before += shape[axis]
+    return draft.made(name)
 
 
 @rule("slice", dtypes=LOGIC)
@@ -315,26 +280,49 @@ def _slice(site: Site) -> Found:
     start, _, step = ends.indices(site.shape(site.x)[axis])
     if axis == 0:
         return Refusal("it is of samples")
-    if axis < rank - 1:
-        rows = rank == 4 and axis == 1
-        return [site.step("select", options=(start, step, 0, 1) if rows else (0, 1, start, step))]
-    return [View(site.y, site.x, start)] if step == 1 else Refusal("it is not of neighbouring channels")
+    if axis == rank - 1 and step == 1:
+        return [View(site.y, site.x, start)]
+    draft, shape = site.draft(), site.shape(site.y)
+    if axis == rank - 1:
+        name, of_x = draft.name(shape), strides(site.shape(site.x))
+        axes = zip(shape, (*of_x[:-1], step * of_x[-1]), strides(shape), strict=True)
+        draft.copy(site.x, name, axes, (start * of_x[-1], 0))
+        return draft.made(name)
+    if axis == rank - 2:
+        return [site.step("select", options=(0, 1, start, step))]
+
+    # All axes before are samples, those behind it columns.
+    def planes(sizes: Sequence[int]) -> tuple[int, ...]:
+        return (prod(sizes[:axis]), sizes[axis], prod(sizes[axis + 1 : -1]), sizes[-1])
+
+    rows = draft.view(site.x, planes(site.shape(site.x)))
+    return draft.made(draft.step("select", rows, planes(shape), options=(start, step, 0, 1)))
 
 
 @rule("reshape", dtypes=LOGIC)
 def _reshape(site: Site) -> Found:
-    x, y = site.planes(site.x), site.planes(site.y)
-    if x.channels == y.channels:
-        return [View(site.y, site.x)]
-    flat = f"{site.y}.flat"
-    items: list[Item] = []
-    source = site.x
-    if x.height * x.width > 1:
-        source = site.y if y.height * y.width == 1 else flat
-        items.append(Step("flatten", site.x, source, [site.node]))
-    if y.height * y.width > 1:
-        items.append(Step("unflatten", source, site.y, [site.node]))
-    return Made(items, {flat: Planes(x.samples, 1, 1, x.height * x.width * x.channels)} if source == flat else {})
+    return site.draft().made(site.x)
+
+
+@rule("transpose", dtypes=LOGIC)
+def _transpose(site: Site) -> Found:
+    permutation, draft = ints(site.attrs, "permutation"), site.draft()
+    if permutation[0] != 0:
+        return Refusal("it moves the axis of samples")
+    return draft.made(draft.transpose(site.x, permutation))
+
+
+@rule("tile", dtypes=LOGIC)
+def _tile(site: Site) -> Found:
+    repeats, shape = ints(site.attrs, "repeats"), site.shape(site.x)
+    if repeats[0] != 1:
+        return Refusal("it repeats samples")
+    # Each axis is two: how often it is repeated, and what is.
+    pairs = [size for pair in zip(repeats, shape, strict=True) for size in pair]
+    apart = [step for each in strides(shape) for step in (0, each)]
+    of_y = [step for size, each in zip(shape, strides(site.shape(site.y)), strict=True) for step in (size * each, each)]
+    copy = Copy(in_turn(list(zip(pairs, apart, of_y, strict=True))))
+    return [site.step("copy", copy=copy)]
 
 
 # --- elementwise -----------------------------------------------------------------------------------------------------------
@@ -383,37 +371,53 @@ def _plain(site: Site) -> Found:
 
 @rule("affine")
 def _affine(site: Site) -> Found:
-    scale, shift = (_constant(site, site.input(position), name) for position, name in ((1, "multiply"), (2, "add")))
-    if scale is None or (site.input(2) != ABSENT and shift is None):
-        return Refusal("its scale is not one for each channel")
-    return _unary(site, scale, *([shift] if shift else []))
+    names = (site.input(position) for position in (1, 2))
+    if any(name != ABSENT and not site.is_constant(name) for name in names):
+        return Refusal("its scale is computed")
+    operands = [(site.input(1), "multiply"), (site.input(2), "add")]
+    return _with_constants(site, [(function, site.store.array(name)) for name, function in operands if name != ABSENT])
 
 
 @rule("batch_norm")
 def _batch_norm(site: Site) -> Found:
-    if not _is_last(site, integer(site.attrs, "axis")):
-        return Refusal("it is not along the channels")
+    rank = site.types[site.x].rank
+    axis = integer(site.attrs, "axis") % rank
+    if axis == 0:
+        return Refusal("it is along samples")
     gamma, beta, mean, variance = (site.vector(position) for position in range(1, 5))
     assert mean is not None
     assert variance is not None
     scale = 1.0 / np.sqrt(variance.astype(np.float64) + number(site.attrs, "epsilon"))
     if gamma is not None:
         scale *= gamma
-    posts = [Post("subtract", channel=mean), Post("multiply", channel=scale.astype(np.float32))]
-    return _unary(site, *posts, *([Post("add", channel=beta)] if beta is not None else []))
+    operands = [("subtract", mean), ("multiply", scale.astype(np.float32)), *([("add", beta)] if beta is not None else [])]
+    behind = (1,) * (rank - 1 - axis)
+    return _with_constants(site, [(function, array.reshape(-1, *behind)) for function, array in operands])
 
 
 @rule("prelu")
 def _prelu(site: Site) -> Found:
-    slope = _constant(site, site.input(1), "prelu")
-    return Refusal("its slope is not one for each channel") if slope is None else _unary(site, slope)
+    if not site.is_constant(site.input(1)):
+        return Refusal("its slope is computed")
+    return _with_constants(site, [("prelu", site.store.array(site.input(1)))])
 
 
-def _constant(site: Site, name: str, function: str) -> Post | None:
-    """An operation with a constant that is a number, or one for each channel."""
-    if name == ABSENT or not site.is_constant(name):
-        return None
-    array = site.store.array(name)
+def _with_constants(site: Site, operands: Sequence[tuple[str, Array]]) -> Elementwise | Made:
+    """Operations with constants, one after the other, each of which broadcasts to the output."""
+    posts = [_constant(site, array, function) for function, array in operands]
+    known = [post for post in posts if post is not None]
+    if len(known) == len(posts):
+        return _unary(site, *known)
+    draft, shape = site.draft(), site.shape(site.y)
+    posts = [
+        post or Post(function, value=draft.broadcast(array, shape))
+        for post, (function, array) in zip(posts, operands, strict=True)
+    ]
+    return draft.made(draft.step("map", site.x, shape, posts=posts))
+
+
+def _constant(site: Site, array: Array, function: str) -> Post | None:
+    """An operation with a constant that is a number, or one for each channel; ``None`` for others."""
     channels = site.planes(site.y).channels
     if array.size == 1:
         number_ = float(array.reshape(()))
@@ -440,14 +444,34 @@ BINARY: Final = {
 @rule("maximum", "minimum", dtypes=LOGIC)
 def binary(site: Site) -> Found:
     """What an operation with two inputs is."""
+    rank = site.types[site.y].rank
+    if any(site.types[name].rank != rank for name in site.node.inputs if not site.is_constant(name)):
+        return Refusal("its inputs have not as many axes as its output")
     hosts: dict[str, tuple[Post, ...]] = {}
     for host, other, function in zip(site.node.inputs, reversed(site.node.inputs), BINARY[site.node.op], strict=True):
         if site.is_constant(host) or site.shape(host) != site.shape(site.y):
             continue
-        post = _constant(site, other, function) if site.is_constant(other) else with_value(site, other, function)
+        if site.is_constant(other):
+            post = _constant(site, site.store.array(other), function)
+        else:
+            post = with_value(site, other, function)
         if post is not None:
             hosts[host] = (post,)
-    return Elementwise(hosts) if hosts else Refusal("its inputs do not broadcast in a way that is known")
+    return Elementwise(hosts) if hosts else _broadcast(site)
+
+
+def _broadcast(site: Site) -> Found:
+    """An operation whose inputs are repeated before they meet."""
+    a, b = site.node.inputs
+    function, other = BINARY[site.node.op][0], b
+    if site.is_constant(a):
+        a, other, function = b, a, BINARY[site.node.op][1]
+    draft, shape = site.draft(), site.shape(site.y)
+    host = a if site.shape(a) == shape else draft.broadcast(a, shape)
+    post = _constant(site, site.store.array(other), function) if site.is_constant(other) else with_value(site, other, function)
+    if post is None:
+        post = Post(function, value=draft.broadcast(site.store.array(other) if site.is_constant(other) else other, shape))
+    return draft.made(draft.step("map", host, shape, posts=[post]))
 
 
 def with_value(site: Site, name: str, function: str) -> Post | None:

@@ -228,7 +228,7 @@ class NativeSegment:
         self._outputs = [_shape(types[name]) for name in segment.outputs]
         self._truths = [number for number, name in enumerate(segment.outputs) if types[name].dtype == "bool"]
         self._lookups = lookups(segment, store)
-        floats = [prod(_shape(types[name])[1:]) for name in (*segment.inputs, *segment.outputs)]
+        floats = [prod(_shape(types[name])) // samples for name in (*segment.inputs, *segment.outputs)]
         size = _part_size(segment, types, samples, store)
         self._parts = []
         for first, count, times in _cut(samples, size):
@@ -352,7 +352,7 @@ def _part_size(segment: Segment, types: Mapping[str, TensorType], samples: int, 
     most = 1
     for node in segment.nodes:
         values = [name for name in (*node.inputs, *node.outputs) if name != ABSENT and name not in store]
-        most = max(most, sum(FLOAT_BYTES * prod(_shape(types[name])[1:]) for name in values))
+        most = max(most, sum(FLOAT_BYTES * prod(_shape(types[name])) // samples for name in values))
     return max(1, min(samples, MAX_SAMPLES, PART_BYTES // most))
 
 

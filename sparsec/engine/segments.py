@@ -12,7 +12,7 @@ from typing import Final
 
 from sparsec.engine.rules import DTYPES, FLOATS, RULES, Found, Site
 from sparsec.engine.steps import Refusal
-from sparsec.ir import ABSENT, BATCH, Graph, Node, TensorType, symbol
+from sparsec.ir import ABSENT, BATCH, Dim, Expr, Graph, Node, TensorType
 from sparsec.kernels import WeightStore
 
 WORTH: Final = frozenset(
@@ -28,11 +28,12 @@ WORTH: Final = frozenset(
         "lstm",
         "gru",
         "simple_rnn",
+        "conv_lstm",
+        "attention",
+        "matmul",
     }
 )
 """A segment without one of these is not worth turning values into planes and back."""
-
-RANKS: Final = range(2, 5)
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,14 @@ def _refuse_values(node: Node, types: Mapping[str, TensorType], store: WeightSto
         type_ = types[name]
         if type_.dtype not in DTYPES.get(node.op, FLOATS):
             return f"its values are {type_.dtype}"
-        if type_.rank not in RANKS or type_.shape[0] != symbol(BATCH):
-            return f"a value {type_} does not have two to four axes, the batch first"
+        if type_.rank == 0 or not _is_of_samples(type_.shape[0]):
+            return f"a value {type_} does not have the batch as its first axis"
     return ""
+
+
+def _is_of_samples(dim: Dim) -> bool:
+    """Whether a size is that of the batch, or of the batch and other axes in one."""
+    return isinstance(dim, Expr) and all(monomial.count(BATCH) == 1 for monomial, _ in dim.terms)
 
 
 def _refuse(node: Node, types: Mapping[str, TensorType], store: WeightStore) -> str:

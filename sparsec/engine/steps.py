@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, prod
 from typing import TYPE_CHECKING, Final
 
 from sparsec.ir import Array, Node, TensorType
 
 if TYPE_CHECKING:
-    from sparsec.engine.phases import Phases
+    from sparsec.engine.arrangement import Arrangement
 
 LINE: Final = 16
 """Floats in a line of the cache, to which rows are padded."""
@@ -23,7 +23,8 @@ CROWDED: Final = 4
 class Planes:
     """The sizes of a value: ``[samples, height, width, channels]``, held channel by channel.
 
-    Values of rank two have a height and width of one, those of rank three a height of one.
+    Values of rank two have a height and width of one, those of rank three a height of one; of more than two axes of positions
+    all but the last are one, whose size is the height. Values of rank one have one channel.
     """
 
     samples: int
@@ -33,11 +34,14 @@ class Planes:
 
     @classmethod
     def of(cls, type_: TensorType) -> Planes:
-        """Those of a value of two to four axes, whose sizes are known."""
-        sizes = [int(str(dim)) for dim in type_.shape]
-        samples, channels = sizes[0], sizes[-1]
-        height, width = [1, 1, *sizes[1:-1]][-2:]
-        return cls(samples, height, width, channels)
+        """Those of a value whose first axis is that of the samples, and whose sizes are known."""
+        return cls.of_shape([int(str(dim)) for dim in type_.shape])
+
+    @classmethod
+    def of_shape(cls, shape: Sequence[int]) -> Planes:
+        """Those of a value of this shape."""
+        samples, *rows, width, channels = (shape[0], 1, *(shape[1:] or (1,)))
+        return cls(samples, prod(rows), width, channels)
 
     @property
     def positions(self) -> int:
@@ -107,13 +111,28 @@ class Product:
         path: of the weight; its 2-D view has a row for each output channel, and in a row the channels of each tap in turn.
         groups: into how many independent parts input and output channels are divided.
         rows: of each piece, where the kernel takes several that do different things.
-        phases: how the weight of a transposed convolution is arranged, that of an ordinary one.
+        arrangement: of the weight of another convolution, as that of the one that is computed.
     """
 
     path: str
     groups: int = 1
     rows: tuple[int, ...] = ()
-    phases: Phases | None = None
+    arrangement: Arrangement | None = None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Which elements of an input a step copies where; see ``sparsec_copy``.
+
+    Attributes:
+        axes: how many elements, and floats from one to the next in the input and in the output.
+        first: floats before the first element, in the input and in the output.
+        constant: takes the place of the input.
+    """
+
+    axes: tuple[tuple[int, int, int], ...]
+    first: tuple[int, int] = (0, 0)
+    constant: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +164,7 @@ class Step:
 
     Attributes:
         kernel: as in ``SPARSEC_KERNELS``.
-        x: the name of the input.
+        x: the name of the input; empty where a copy is of constants.
         y: the name of the output.
         nodes: those of the graph that it computes; the first is the one that the kernel computes.
         product: the weight, where the kernel multiplies with one that may be sparse.
@@ -158,11 +177,13 @@ class Step:
         high: what it is at most.
         residual: the name of a value that is added before the clamp.
         also: the name of another output.
-        gate: the name of a value with one position, by whose channels a product multiplies those of its input.
+        gate: the name of a value with one position, by whose channels a product multiplies those of its input; or of another
+            input.
         before: what a product or a map does to its input.
-        mask: the name of a value that says which steps of a recurrent cell count.
+        mask: the name of a value that says which steps of a recurrent cell count, or which keys a query looks at.
         posts: in order.
         pool: what takes the place of the output.
+        copy: what a copy does.
     """
 
     kernel: str
@@ -184,6 +205,7 @@ class Step:
     mask: str = ""
     posts: list[Post] = field(default_factory=list)
     pool: Pool | None = None
+    copy: Copy | None = None
 
     @property
     def result(self) -> str:
@@ -235,6 +257,17 @@ class Concat:
 
 
 Item = Step | View | Concat
+
+
+def reads_of(item: Item) -> Iterator[str]:
+    """The names of the values that an item reads or is made of."""
+    match item:
+        case Step():
+            yield from item.reads
+        case View():
+            yield item.of
+        case Concat():
+            yield from item.parts
 
 
 @dataclass(frozen=True)

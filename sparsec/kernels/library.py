@@ -96,7 +96,7 @@ OFF: Final = "none"
 KERNELS: Final = (
     *("product", "windows", "unrolled", "vector", "slices", "map", "load", "store", "flatten", "unflatten"),
     *("depthwise", "max_pool", "avg_pool", "reduce", "softmax", "normalise", "resize", "select", "recurrent"),
-    *("direct", "sliding", "dense", "interleave", "gather", "winograd"),
+    *("direct", "sliding", "dense", "interleave", "gather", "winograd", "copy", "matmul", "attention"),
 )
 """The kernels, in the order of ``SPARSEC_KERNELS``."""
 
@@ -154,6 +154,16 @@ class Filters(ctypes.Structure):
     """``sparsec_filters``."""
 
     _fields_ = [*((name, _INT) for name in ("rows", "channels", "taps", "height")), ("values", POINTER)]
+
+
+class Copy(ctypes.Structure):
+    """``sparsec_copy``."""
+
+    _fields_ = [
+        *((name, _INT) for name in ("axes", "constants")),
+        *((name, _LONG) for name in ("first_x", "first_y")),
+        *((name, POINTER) for name in ("axis", "constant")),
+    ]
 
 
 class Post(ctypes.Structure):
