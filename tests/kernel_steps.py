@@ -90,6 +90,7 @@ def run_step(
     posts=(),
     residual=None,
     extra=None,
+    mask=None,
     scale=None,
     shift=None,
     threads=1,
@@ -103,7 +104,7 @@ def run_step(
         shape: of the output.
         memory: in which the operands of ``posts`` are, if there are any.
         weights: an array, or an instance or array of a structure of the header, which the caller keeps alive.
-        residual, extra, scale, shift: arrays.
+        residual, extra, mask, scale, shift: arrays.
         threads: how many compute it.
         in_place: whether the output lies where the input does.
         others: as in the header.
@@ -122,7 +123,7 @@ def run_step(
     step.x = memory.place(x.shape, x)
     step.y = step.x if in_place else memory.place(shape)
     step.residual = absent if residual is None else memory.place(residual.shape, residual)
-    step.mask = absent
+    step.mask = absent if mask is None else memory.place(mask.shape, mask)
     step.extra = absent if extra is None else memory.place(extra.shape, extra)
     scratch = -(-found.scratch(found.kernels, ctypes.addressof(step)) // 64) * 64
     pool = found.new_pool(threads)

@@ -294,9 +294,6 @@ def test_what_float32_does_not_hold_is_not_asked_of_it():
         assert "integers that float32 may not hold" in refusal([node], (ids, others), "e", weights)
     node = make_node("cast", "c", ["x"], ["c"], dtype="int32")
     assert "it makes integers" in refusal([node], (), "c", {})
-    p = Input("p", TensorType("bool", (symbol(BATCH), 6, 1)))
-    node = make_node("where", "w", ["p", "x", "one"], ["w"])
-    assert "between a value and zero" in refusal([node], (p,), "w", {"one": ONE})
 
 
 # --- models -----------------------------------------------------------------------------------------------------------------

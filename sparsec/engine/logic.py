@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from sparsec.engine.drafts import Draft
 from sparsec.engine.rules import LOGIC, Found, Site, binary, rule, with_value
 from sparsec.engine.steps import Elementwise, Post, Refusal, Step, View
 from sparsec.ops.base import integer
@@ -43,24 +44,46 @@ def _cast(site: Site) -> Found:
 
 @rule("where", dtypes=LOGIC)
 def _where(site: Site) -> Found:
+    """What is chosen is kept where the condition is true, or not, and then added: what is not chosen is zero."""
     condition, a, b = site.node.inputs
-    if any(site.is_constant(name) for name in (condition, a)) or site.shape(a) != site.shape(site.y):
-        return Refusal("it does not choose between a value and zero")
-    if not site.is_constant(b):
-        return _either_or_both(site)
+    rank = site.types[site.y].rank
+    if any(site.types[name].rank != rank for name in site.node.inputs if not site.is_constant(name)):
+        return Refusal("its inputs have not as many axes as its output")
+    if site.is_constant(condition):
+        return Refusal("its condition is a constant")
+    if condition in (a, b) and site.shape(condition) == site.shape(a) == site.shape(b):
+        function, other = ("maximum", b) if condition == a else ("minimum", a)
+        return Elementwise({condition: (Post(function, value=other),)})
     post = with_value(site, condition, "keep")
-    if post is None or site.store.array(b).any():
-        return Refusal("it does not choose between a value and zero")
-    return Elementwise({a: (post,)})
+    if post and _is_zero(site, b) and not site.is_constant(a) and site.shape(a) == site.shape(site.y):
+        return Elementwise({a: (post,)})
+    draft, shape = site.draft(), site.shape(site.y)
+    if post is None:
+        condition = draft.broadcast(condition, shape)
+    opposite = draft.step("map", condition, draft.shape(condition), posts=[Post("equal")])
+    chosen = [_kept(site, draft, name, which) for name, which in ((a, condition), (b, opposite)) if not _is_zero(site, name)]
+    if len(chosen) < 2:
+        return draft.made(chosen[0] if chosen else draft.broadcast(np.zeros(1, np.float32), shape))
+    return draft.made(draft.step("map", chosen[0], shape, posts=[Post("add", value=chosen[1])]))
 
 
-def _either_or_both(site: Site) -> Found:
-    """A choice between two truth values of which one is the condition."""
-    condition, a, b = site.node.inputs
-    if condition not in (a, b) or not site.shape(condition) == site.shape(a) == site.shape(b):
-        return Refusal("it does not choose between a value and zero")
-    function, other = ("maximum", b) if condition == a else ("minimum", a)
-    return Elementwise({condition: (Post(function, value=other),)})
+def _is_zero(site: Site, name: str) -> bool:
+    return site.is_constant(name) and not site.store.array(name).any()
+
+
+def _kept(site: Site, draft: Draft, name: str, condition: str) -> str:
+    """What is chosen, and zero where it is not; its name."""
+    shape = site.shape(site.y)
+    if not site.is_constant(name) and site.shape(name) == shape:
+        value = name
+    else:
+        value = draft.broadcast(site.store.array(name) if site.is_constant(name) else name, shape)
+    return draft.step("map", value, shape, posts=[Post("keep", value=condition)])
+
+
+@rule("greater", dtypes=LOGIC)
+def _greater(site: Site) -> Found:
+    return binary(site)
 
 
 @rule("gather", dtypes=LOGIC | INTEGERS)

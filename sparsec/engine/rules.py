@@ -369,6 +369,28 @@ def _plain(site: Site) -> Found:
     return _unary(site, Post(site.node.op))
 
 
+POWERS: Final = {
+    1.0: (),
+    2.0: ("multiply",),
+    3.0: ("multiply", "multiply"),
+    0.5: ("sqrt",),
+    -0.5: ("sqrt", "divide_into"),
+    -1.0: ("divide_into",),
+}
+"""By exponent, the functions that give a power; they multiply with what is raised to it, and divide into one."""
+
+
+@rule("pow")
+def _pow(site: Site) -> Found:
+    exponent = site.store.array(site.input(1)) if site.is_constant(site.input(1)) else None
+    if exponent is None or exponent.size != 1 or site.is_constant(site.x):
+        return Refusal("its exponent is not a number")
+    functions = POWERS.get(float(exponent.reshape(())))
+    if functions is None:
+        return Refusal("it has a kernel for few exponents, not for this one")
+    return _unary(site, *(Post(name, 1.0, value=site.x if name == "multiply" else "") for name in functions))
+
+
 @rule("affine")
 def _affine(site: Site) -> Found:
     names = (site.input(position) for position in (1, 2))
@@ -436,6 +458,7 @@ BINARY: Final = {
     "maximum": ("maximum", "maximum"),
     "minimum": ("minimum", "minimum"),
     "equal": ("equal", "equal"),
+    "greater": ("greater", "less"),
 }
 """By operator, the function for which its first input is the host, and that for its second."""
 

@@ -175,10 +175,10 @@ class Step:
         numbers: of the kernel.
         low: what the output is at least.
         high: what it is at most.
-        residual: the name of a value that is added before the clamp.
+        residual: the name of a value that is added before the clamp, of the first states of a recurrent cell, or of keys.
         also: the name of another output.
-        gate: the name of a value with one position, by whose channels a product multiplies those of its input; or of another
-            input.
+        gate: the name of a value with one position, by whose channels a product multiplies those of its input; of the second
+            factor of a product of values; or of the values that attention mixes.
         before: what a product or a map does to its input.
         mask: the name of a value that says which steps of a recurrent cell count, or which keys a query looks at.
         posts: in order.

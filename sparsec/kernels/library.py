@@ -103,7 +103,7 @@ KERNELS: Final = (
 FUNCTIONS: Final = (
     *("clamp", "leaky", "add", "subtract", "subtract_from", "multiply", "divide", "divide_into", "maximum", "minimum", "prelu"),
     *("sigmoid", "tanh", "silu", "hard_sigmoid", "gelu", "gelu_tanh", "elu", "selu", "softplus", "softsign"),
-    *("exp", "log", "sqrt", "abs", "erf", "equal", "keep"),
+    *("exp", "log", "sqrt", "abs", "erf", "equal", "greater", "less", "keep"),
 )
 """The elementwise operations, in the order of ``SPARSEC_FUNCTIONS``."""
 

@@ -136,6 +136,8 @@ typedef struct {
     X(abs, "|v|") \
     X(erf, "erf(v)") \
     X(equal, "v == w ? 1 : 0") \
+    X(greater, "v > w ? 1 : 0") \
+    X(less, "v < w ? 1 : 0") \
     X(keep, "w == 0 ? 0 : v")
 
 enum {
