@@ -15,7 +15,7 @@ from sparsec.engine.phases import Axis, Phases
 from sparsec.engine.rules import Found, Site, pair, rule, window_of
 from sparsec.engine.steps import Planes, Product, Refusal, Step, Window, multiplying
 from sparsec.engine.volumes import Depth, Layers, gather_depth
-from sparsec.ir import ABSENT
+from sparsec.ir import ABSENT, Attrs
 from sparsec.ops import get_op
 from sparsec.ops.base import integer, ints
 
@@ -56,7 +56,7 @@ def _conv(site: Site) -> Found:
     if refusal:
         return refusal
     size, groups, draft = site.store.weight(site.input(1)).shape[:-2], integer(site.attrs, "groups"), site.draft()
-    depth, window = over(site, size)
+    depth, window = over(site.attrs, site.shape(site.x)[1:-1], size)
     if depth is None and groups == site.planes(site.x).channels > 1:
         return [_by_channel(site, window)]
     if is_too_large(window):
@@ -65,12 +65,12 @@ def _conv(site: Site) -> Found:
     return draft.made(convolve(draft, site.x, site.shape(site.y), product, window, depth, bias=site.vector(2)))
 
 
-def over(site: Site, size: Sequence[int]) -> tuple[Depth | None, Window]:
-    """How a window of this size goes over the depth, where there is one, and how over a plane."""
-    window, first = window_of(site, size)
+def over(attrs: Attrs, sizes: Sequence[int], window: Sequence[int]) -> tuple[Depth | None, Window]:
+    """How a window goes over the depth, where there is one, and how over a plane; arguments as in :func:`window_of`."""
+    plane, first = window_of(attrs, sizes, window)
     if first is None:
-        return None, window
-    return Depth(first.size[0], first.strides[0], first.dilations[0], first.pads[0]), window
+        return None, plane
+    return Depth(first.size[0], first.strides[0], first.dilations[0], first.pads[0]), plane
 
 
 def convolve(
@@ -101,7 +101,7 @@ def _depthwise(site: Site) -> Found:
     refusal = _refuse_weight(site)
     if refusal:
         return refusal
-    depth, window = over(site, site.store.weight(site.input(1)).shape[:-2])
+    depth, window = over(site.attrs, site.shape(site.x)[1:-1], site.store.weight(site.input(1)).shape[:-2])
     return Refusal("it goes over three axes") if depth else [_by_channel(site, window)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -62,7 +63,7 @@ class NativePlan:
     def __init__(self, translation: Translation, store: Weights, found: Library, threads: int, choose: Chooser) -> None:
         self._kept: list[Any] = []
         multiplied = [item for item in translation.items if isinstance(item, Step) and item.product is not None]
-        choices = {step.y: choose(step, translation.planes) for step in multiplied}
+        choices = _choices(multiplied, translation.planes, choose)
         kernels = {y: choice.kernel for y, choice in choices.items()}
         items = join_pools(translation.items, translation.planes, kernels)
         self._memory = Memory(items, translation.planes, translation.external)
@@ -176,6 +177,19 @@ class NativePlan:
         self._kept.append(post.channel)
         start = post.channel.ctypes.data + FLOAT_BYTES * group * (of.channels // groups)
         return library.Post(function, OPERANDS.index("channel"), post.a, post.b, start, none)
+
+
+def _choices(steps: Sequence[Step], planes: Mapping[str, Planes], choose: Chooser) -> dict[str, Choice]:
+    """By output, how each step multiplies; those that do the same, such as steps in time of a cell, are asked about once."""
+    found: dict[Any, Choice] = {}
+    choices = {}
+    for step in steps:
+        others = (bool(step.residual), bool(step.gate), bool(step.mask), step.before is None, len(step.posts), step.options)
+        key = (step.kernel, step.product, step.window, planes[step.x], planes[step.y], others)
+        if key not in found:
+            found[key] = choose(step, planes)
+        choices[step.y] = found[key]
+    return choices
 
 
 def _window(window: Window) -> library.Window:

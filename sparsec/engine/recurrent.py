@@ -11,7 +11,7 @@ import numpy as np
 from sparsec.engine.convolutions import refuse_weights
 from sparsec.engine.rules import LOGIC, Found, Site, rule
 from sparsec.engine.steps import Concat, Item, Made, Planes, Post, Product, Refusal, Step, View, multiplying
-from sparsec.ir import ABSENT, Array
+from sparsec.ir import ABSENT, Array, Attrs
 from sparsec.kernels.library import FUNCTIONS
 from sparsec.ops import get_op
 from sparsec.ops.recurrent import Recurrent
@@ -39,16 +39,23 @@ Function = tuple[int, float, float]
 """The number of a function and its parameters."""
 
 
-def _activation(site: Site, name: str) -> Function | Refusal:
-    if name not in site.attrs:
-        return LINEAR, 0.0, 0.0
-    chosen, alpha, beta = activation_parameters(site.attrs, name)
+def activation(attrs: Attrs, name: str) -> Post | Refusal | None:
+    """The activation in an attribute of a cell, as an operation; ``None`` where it does nothing."""
+    if name not in attrs:
+        return None
+    chosen, alpha, beta = activation_parameters(attrs, name)
     if chosen == "linear":
-        return LINEAR, 0.0, 0.0
+        return None
     if chosen not in PLAIN and chosen not in ACTIVATIONS:
         return Refusal(f"its activation {chosen} has no native kernel")
-    post = Post(chosen) if chosen in PLAIN else ACTIVATIONS[chosen](alpha, beta)
-    return FUNCTIONS.index(post.function), post.a, post.b
+    return Post(chosen) if chosen in PLAIN else ACTIVATIONS[chosen](alpha, beta)
+
+
+def _function(site: Site, name: str) -> Function | Refusal:
+    post = activation(site.attrs, name)
+    if isinstance(post, Refusal):
+        return post
+    return (LINEAR, 0.0, 0.0) if post is None else (FUNCTIONS.index(post.function), post.a, post.b)
 
 
 @rule("simple_rnn", "lstm", "gru", dtypes=LOGIC)
@@ -61,7 +68,7 @@ def _recurrent(site: Site) -> Found:
     initial = [site.input(STATES + index) for index in range(len(op.state_names))]
     if any(name == ABSENT or site.is_constant(name) for name in initial) and any(name != ABSENT for name in initial):
         return Refusal("not all of its initial states are computed")
-    of_candidate, of_gates = (_activation(site, name) for name in ("activation", "recurrent_activation"))
+    of_candidate, of_gates = (_function(site, name) for name in ("activation", "recurrent_activation"))
     if isinstance(of_candidate, Refusal):
         return of_candidate
     if isinstance(of_gates, Refusal):

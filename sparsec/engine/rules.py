@@ -130,12 +130,18 @@ def pair(values: Sequence[int], fill: int) -> tuple[int, int]:
     return (values[0], values[1]) if len(values) == 2 else (fill, values[0])
 
 
-def window_of(site: Site, size: Sequence[int]) -> tuple[Window, Window | None]:
-    """How a window of this size goes over the last two axes, and over the one before them, where there is one."""
-    pads = [before for before, _ in axis_pads(site.attrs, site.shape(site.x)[1:-1], size)]
-    fields = ((size, 1), (ints(site.attrs, "strides"), 1), (ints(site.attrs, "dilations"), 1), (pads, 0))
+def window_of(attrs: Attrs, sizes: Sequence[int], window: Sequence[int]) -> tuple[Window, Window | None]:
+    """How a window goes over the last two axes, and over the one before them, where there is one.
+
+    Args:
+        attrs: of the operator.
+        sizes: of the axes of positions.
+        window: its size.
+    """
+    pads = [before for before, _ in axis_pads(attrs, sizes, window)]
+    fields = ((window, 1), (ints(attrs, "strides"), 1), (ints(attrs, "dilations"), 1), (pads, 0))
     plane = Window(*(pair(values[-2:], fill) for values, fill in fields))
-    return plane, Window(*((values[0], fill) for values, fill in fields)) if len(size) > 2 else None
+    return plane, Window(*((values[0], fill) for values, fill in fields)) if len(window) > 2 else None
 
 
 # --- positions -----------------------------------------------------------------------------------------------------------
@@ -143,8 +149,8 @@ def window_of(site: Site, size: Sequence[int]) -> tuple[Window, Window | None]:
 
 @rule("max_pool", "avg_pool")
 def _pool(site: Site) -> Found:
-    size, shape, draft = ints(site.attrs, "window"), site.shape(site.y), site.draft()
-    plane, depth = window_of(site, size)
+    shape, draft = site.shape(site.y), site.draft()
+    plane, depth = window_of(site.attrs, site.shape(site.x)[1:-1], ints(site.attrs, "window"))
     if depth is None:
         return [site.step(site.node.op, window=plane)]
     # A box is a plane many times, and what of it lies outside is so in each.

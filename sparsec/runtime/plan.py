@@ -19,6 +19,7 @@ import numpy as np
 from sparsec.engine import Arenas, Division, NativeSegment, RunOne, Segment, divide
 from sparsec.engine.calibration import machine_of
 from sparsec.engine.choice import Cheapest, Chooser
+from sparsec.engine.plan import NativeStep
 from sparsec.engine.trial import Stopwatch
 from sparsec.engine.tuning import Fastest
 from sparsec.ir import ABSENT, BATCH, Array, Attrs, Graph, Node, TensorType
@@ -315,21 +316,14 @@ class Planner:
             for slot, value in zip(writes, native.run([values[slot] for slot in reads]), strict=True):
                 values[slot] = value
 
-        def measure(values: Slots, rounds: int) -> tuple[list[float], float]:
-            times = list(zip(native.steps, native.profile([values[slot] for slot in reads], rounds), strict=True))
-            return [time for found, time in times if found.step.nodes], sum(
-                time for found, time in times if not found.step.nodes
-            )
+        rows = _native_rows(native.steps)
 
-        described = []
-        for step, choice in ((found.step, found.choice) for found in native.steps):
-            if not step.nodes:
-                continue
-            node, *fused = step.nodes
-            kernel = f"native/{step.kernel if choice is None else choice.label}"
-            microseconds = None if choice is None else native.parts * choice.nanoseconds / 1e3
-            described.append(PlannedStep(node.name, node.layer, node.op, kernel, "", tuple(n.op for n in fused), microseconds))
-        return run, measure, described
+        def measure(values: Slots, rounds: int) -> tuple[list[float], float]:
+            times = native.profile([values[slot] for slot in reads], rounds)
+            between = sum(time for found, time in zip(native.steps, times, strict=True) if not found.step.nodes)
+            return [sum(times[index] for index in row) for row in rows], between
+
+        return run, measure, [_native_row(native, row) for row in rows]
 
     def _step(self, site: _Site) -> tuple[Callable[[Slots], None], PlannedStep, tuple[str, ...]]:
         unit, node, slots = site.unit, site.head, site.slots
@@ -431,6 +425,29 @@ def _sizes(type_: TensorType) -> tuple[int, ...]:
 def _described(site: _Site, kernel: str, reason: str = "", microseconds: float | None = None) -> PlannedStep:
     fused = tuple(node.op for node in site.unit.fused)
     return PlannedStep(site.head.name, site.head.layer, site.head.op, kernel, reason, fused, microseconds)
+
+
+def _native_rows(steps: Sequence[NativeStep]) -> list[list[int]]:
+    """The native steps that are one in summaries: those of one node with the same kernel, such as one for each step in time."""
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for index, found in enumerate(steps):
+        if found.step.nodes:
+            names = (node.name for node in found.step.nodes)
+            rows.setdefault((_kernel(found), *names), []).append(index)
+    return list(rows.values())
+
+
+def _kernel(found: NativeStep) -> str:
+    return f"native/{found.step.kernel if found.choice is None else found.choice.label}"
+
+
+def _native_row(native: NativeSegment, row: Sequence[int]) -> PlannedStep:
+    """What some steps do that are one in summaries."""
+    first = native.steps[row[0]]
+    node, *fused = first.step.nodes
+    times = [found.choice.nanoseconds for found in (native.steps[index] for index in row) if found.choice is not None]
+    microseconds = native.parts * sum(times) / 1e3 if times else None
+    return PlannedStep(node.name, node.layer, node.op, _kernel(first), "", tuple(n.op for n in fused), microseconds)
 
 
 def _elementwise(
