@@ -119,6 +119,23 @@ def test_steps_that_become_samples():
     check_native(graph_of(VOLUME, nodes[:2], weights, "c"))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_in_parts(threads):
+    """A batch is cut where a sample ends, though it may have several rows in a value."""
+    rng = np.random.default_rng(13)
+    weights = {"k": draw(rng, 6, 5), "b": draw(rng, 2, 3, 1, density=1)}
+    nodes = [
+        make_node("reshape", "a", ["x"], ["a"], shape=(-1, 6)),
+        make_node("dense", "d", ["a", "k"], ["d"]),
+        make_node("reshape", "s", ["d"], ["s"], shape=(-1, 2, 3, 5)),
+        make_node("mul", "m", ["s", "b"], ["m"]),
+        make_node("transpose", "t", ["m"], ["t"], permutation=(0, 2, 3, 1)),
+    ]
+    graph = graph_of((2, 3, 6), nodes, weights)
+    check(graph, 517, Model(lower(graph), threads=threads))
+    check(graph_of((2, 3, 6), nodes[:2], weights), 517)
+
+
 @pytest.mark.parametrize("permutation", [(0, 2, 1, 3), (0, 3, 1, 2), (0, 2, 3, 1), (0, 3, 2, 1), (0, 1, 3, 2)])
 def test_axes_in_another_order(permutation):
     check_native(after_dense((9, 20, 6), [make_node("transpose", "t", ["d"], ["t"], permutation=permutation)]))
