@@ -83,11 +83,11 @@ INLINE void copy_panel(const int stride, const direct_plan *p, const sparsec_ste
     }
 }
 
-/* The same without strides: the same vector of every row in turn, since all need the same of its lanes. */
+/* The same where neighbours meet neighbours: the same vector of every row in turn, since all need the same of its lanes. */
 static void copy_plain(const direct_plan *p, const sparsec_step *s, const float *x, int row, int rows) {
     const sparsec_window w = s->window;
     const int channels = s->x.channels, height = s->x.height, width = s->x.width;
-    const int top = row - w.pad_height, read = rows_read(&w, rows), first = most(top, 0);
+    const int top = row * w.stride_height - w.pad_height, read = rows_read(&w, rows), first = most(top, 0);
     const int above = least(first - top, read), inside = most(least(top + read, height) - first, 0);
     const ptrdiff_t pitch = p->row_pitch;
     for (int channel = 0; channel < channels; channel++) {
