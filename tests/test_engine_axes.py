@@ -7,6 +7,7 @@ import pytest
 from test_engine import check, draw, graph_of, translated
 
 from sparsec.engine.steps import Step
+from sparsec.errors import InputError
 from sparsec.ir import BATCH, Graph, Input, Port, TensorType, symbol
 from sparsec.kernels import library
 from sparsec.lowering import lower
@@ -134,6 +135,29 @@ def test_batches_in_parts(threads):
     graph = graph_of((2, 3, 6), nodes, weights)
     check(graph, 517, Model(lower(graph), threads=threads))
     check(graph_of((2, 3, 6), nodes[:2], weights), 517)
+
+
+def test_integers_in_another_shape():
+    """What looks up rows sees whether they are in the table, and integers that leave the native part are exact."""
+    ids = Input("x", TensorType("int32", (symbol(BATCH), 6)))
+    weights = {"t": draw(np.random.default_rng(14), 9, 4), "k": draw(np.random.default_rng(15), 4, 3)}
+    nodes = (
+        make_node("reshape", "r", ["x"], ["r"], shape=(-1, 2, 3)),
+        make_node("cast", "c", ["r"], ["c"], dtype="int64"),
+        make_node("gather", "g", ["t", "c"], ["g"], axis=0),
+        make_node("dense", "d", ["g", "k"], ["d"]),
+    )
+    model = Model(lower(Graph((ids,), (Port("y", "d"),), nodes, weights)))
+    x = np.array([[0, -1, 2, 8, -9, 5]] * 2, np.int32)
+    np.testing.assert_allclose(model.run(x)[0], weights["t"][x.reshape(2, 2, 3)] @ weights["k"], rtol=1e-5, atol=1e-6)
+    assert all(step.kernel.startswith("native/") for step in model.plan(2))
+    with pytest.raises(InputError, match="an index is outside of a table of 9 entries: -1 to 9 were given"):
+        model.run(np.where(x == 8, 9, np.maximum(x, -1)))
+    model = Model(lower(Graph((ids,), (Port("y", "d"), Port("r", "c")), nodes, weights)))
+    assert [step.op for step in model.plan(2) if not step.kernel.startswith("native/")] == ["reshape", "cast"]
+    outputs = model.run(x)
+    np.testing.assert_array_equal(outputs[1], x.reshape(2, 2, 3))
+    assert outputs[1].dtype == np.int64
 
 
 @pytest.mark.parametrize("permutation", [(0, 2, 1, 3), (0, 3, 1, 2), (0, 2, 3, 1), (0, 3, 2, 1), (0, 1, 3, 2)])

@@ -111,6 +111,15 @@ def gates():
     return keras.Model(x, ops.sum(rows * ops.softmax(L.Dense(1)(rows), axis=1), axis=1))
 
 
+def categories():
+    """Integers as vectors of zeros and ones, in every way, and as rows of a table."""
+    ids = keras.Input((6,), dtype="int32")
+    hot = [L.CategoryEncoding(12, output_mode=mode)(ids) for mode in ("multi_hot", "count")]
+    each = L.CategoryEncoding(12, output_mode="one_hot")(L.Reshape((6, 1))(ids))
+    rows = L.Embedding(12, 4)(L.Reshape((2, 3))(ids))
+    return keras.Model(ids, L.Dense(5)(L.Concatenate()([*hot, L.Flatten()(each), L.Flatten()(rows)])))
+
+
 MAKERS = {
     "attention": attention(lambda: L.MultiHeadAttention(2, 4)),
     "causal attention": attention(lambda: L.MultiHeadAttention(2, 4), use_causal_mask=True),
@@ -120,6 +129,7 @@ MAKERS = {
     "images with attention": images_with_attention,
     "dots": dots,
     "gates": gates,
+    "categories": categories,
 }
 """By name, other models."""
 

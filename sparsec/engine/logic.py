@@ -2,7 +2,7 @@
 
 In a native plan all values are float32. True is 1 and false is 0. Integers are rounded, and nothing is asked of them but what
 that leaves as it is, since it keeps their order: whether one equals a number below 2^24, and which row it names of a table that
-has no more. They come from outside alone; no native step makes them.
+has no more. They come from outside alone; native steps give them other shapes at most, and no segment gives them out.
 
 A mask ``[N, T]`` has a row for each step, with all samples side by side, as they are in the states of a recurrent cell.
 """
@@ -14,11 +14,9 @@ from typing import Final
 import numpy as np
 
 from sparsec.engine.drafts import Draft
-from sparsec.engine.rules import LOGIC, Found, Site, binary, rule, with_value
+from sparsec.engine.rules import INTEGERS, LOGIC, Found, Site, binary, rule, with_value
 from sparsec.engine.steps import Elementwise, Post, Refusal, Step, View
 from sparsec.ops.base import integer
-
-INTEGERS: Final = frozenset({"int32", "int64"})
 
 WHOLE: Final = 1 << 24
 """Up to this number, float32 holds every integer."""
@@ -35,7 +33,7 @@ def _equal(site: Site) -> Found:
 @rule("cast", dtypes=LOGIC | INTEGERS)
 def _cast(site: Site) -> Found:
     before, after = site.types[site.x].dtype, site.types[site.y].dtype
-    if after in INTEGERS:
+    if after in INTEGERS and not (before == "int32" or before == after):
         return Refusal("it makes integers")
     if after == "bool" and before != "bool":
         return Elementwise({site.x: (Post("equal"), Post("equal"))})

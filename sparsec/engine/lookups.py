@@ -44,9 +44,14 @@ class Lookup:
 
 
 def lookups(segment: Segment, store: WeightStore) -> tuple[Lookup, ...]:
-    """Those of a segment; indices are among its inputs, since no native step makes integers."""
+    """Those of a segment; indices are elements of its inputs, since native steps give integers other shapes at most."""
+    makers = {output: node for node in segment.nodes for output in node.outputs}
+
+    def origin(name: str) -> int:
+        while name in makers:
+            name = makers[name].inputs[0]
+        return segment.inputs.index(name)
+
     return tuple(
-        Lookup(segment.inputs.index(node.inputs[1]), node, store.array(node.inputs[0]))
-        for node in segment.nodes
-        if node.op == "gather"
+        Lookup(origin(node.inputs[1]), node, store.array(node.inputs[0])) for node in segment.nodes if node.op == "gather"
     )

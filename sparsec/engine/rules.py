@@ -106,6 +106,7 @@ RULES: Final[dict[str, Rule]] = {}
 
 FLOATS: Final = frozenset({"float32"})
 LOGIC: Final = FLOATS | {"bool"}
+INTEGERS: Final = frozenset({"int32", "int64"})
 
 DTYPES: Final[dict[str, frozenset[str]]] = {}
 """By operator, the dtypes of the values with which its rule deals; in a native plan they all are float32."""
@@ -305,7 +306,7 @@ def _slice(site: Site) -> Found:
     return draft.made(draft.step("select", rows, planes(shape), options=(start, step, 0, 1)))
 
 
-@rule("reshape", dtypes=LOGIC)
+@rule("reshape", dtypes=LOGIC | INTEGERS)
 def _reshape(site: Site) -> Found:
     return site.draft().made(site.x)
 

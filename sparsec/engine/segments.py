@@ -6,11 +6,11 @@ natively. Of those with the same number of changes between native and other node
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sparsec.engine.rules import DTYPES, FLOATS, RULES, Found, Site
+from sparsec.engine.rules import DTYPES, FLOATS, INTEGERS, RULES, Found, Site
 from sparsec.engine.steps import Refusal
 from sparsec.ir import ABSENT, BATCH, Dim, Expr, Graph, Node, TensorType
 from sparsec.kernels import WeightStore
@@ -85,9 +85,21 @@ def divide(graph: Graph, symbolic: Mapping[str, TensorType], types: Mapping[str,
             if node.name not in refused:
                 native.setdefault(levels[node.name], []).append(node)
         idle = [nodes for nodes in native.values() if not any(node.op in WORTH for node in nodes)]
-        if not idle:
+        giving = [node for nodes in native.values() for node in nodes if _gives_integers(graph, node, nodes, types)]
+        if not idle and not giving:
             return Division(_in_order(graph, levels, refused, native, store), refused)
         refused.update((node.name, "nothing beside it is worth a native call") for nodes in idle for node in nodes)
+        refused.update((node.name, "its integers are needed by what is not native") for node in giving)
+
+
+def _gives_integers(graph: Graph, node: Node, nodes: Sequence[Node], types: Mapping[str, TensorType]) -> bool:
+    """Whether a node gives integers, which float32 may not hold, to others than those with which it runs."""
+    made = {output for output in node.outputs if types[output].dtype in INTEGERS}
+    if not made:
+        return False
+    together = {other.name for other in nodes}
+    outside = {name for other in graph.nodes if other.name not in together for name in other.inputs}
+    return bool(made & (outside | graph.output_values()))
 
 
 def _refuse_values(node: Node, types: Mapping[str, TensorType], store: WeightStore) -> str:
