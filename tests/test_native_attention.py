@@ -87,6 +87,15 @@ def test_attention(isa, given_, count):
     np.testing.assert_allclose(y, np.maximum(expected, -1.0), rtol=0, atol=1e-5 * max(np.abs(v).max(), 1))
 
 
+def test_many_keys(isa):
+    """The error of sums over keys does not grow with their number."""
+    rng = np.random.default_rng(0)
+    q, k, v = normal(rng, 1, 70, 8), normal(rng, 1, 5000, 8), normal(rng, 1, 5000, 8) + 1
+    attrs = {"heads": 2, "kv_heads": 2, "scale": 0.1, "causal": False, "window": 0, "empty": "mean"}
+    (expected,) = OPS["attention"].evaluate(OPS["attention"].complete(attrs), [x.astype(np.float64) for x in (q, k, v)])
+    np.testing.assert_allclose(run_attention(q, k, v, None, attrs, 1), np.maximum(expected, -1.0), rtol=3e-6)
+
+
 def test_masks_of_attention_are_true_where_they_are_not_zero(isa):
     rng = np.random.default_rng(1)
     q, k, v = normal(rng, 1, 3, 4), normal(rng, 1, 5, 4), normal(rng, 1, 5, 4)

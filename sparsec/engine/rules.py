@@ -298,12 +298,13 @@ def _slice(site: Site) -> Found:
     if axis == rank - 2:
         return [site.step("select", options=(0, 1, start, step))]
 
-    # All axes before are samples, those behind it columns.
-    def planes(sizes: Sequence[int]) -> tuple[int, ...]:
-        return (prod(sizes[:axis]), sizes[axis], prod(sizes[axis + 1 : -1]), sizes[-1])
+    rows = draft.view(site.x, _as_rows(site.shape(site.x), axis))
+    return draft.made(draft.step("select", rows, _as_rows(shape, axis), options=(start, step, 0, 1)))
 
-    rows = draft.view(site.x, planes(site.shape(site.x)))
-    return draft.made(draft.step("select", rows, planes(shape), options=(start, step, 0, 1)))
+
+def _as_rows(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    """A shape in which an axis of positions is that of rows: the axes before it are samples, those behind it columns."""
+    return (prod(shape[:axis]), shape[axis], prod(shape[axis + 1 : -1]), shape[-1])
 
 
 @rule("reshape", dtypes=LOGIC | INTEGERS)
@@ -325,11 +326,10 @@ def _tile(site: Site) -> Found:
     if repeats[0] != 1:
         return Refusal("it repeats samples")
     # Each axis is two: how often it is repeated, and what is.
-    pairs = [size for pair in zip(repeats, shape, strict=True) for size in pair]
+    sizes = [size for both in zip(repeats, shape, strict=True) for size in both]
     apart = [step for each in strides(shape) for step in (0, each)]
     of_y = [step for size, each in zip(shape, strides(site.shape(site.y)), strict=True) for step in (size * each, each)]
-    copy = Copy(in_turn(list(zip(pairs, apart, of_y, strict=True))))
-    return [site.step("copy", copy=copy)]
+    return [site.step("copy", copy=Copy(in_turn(zip(sizes, apart, of_y, strict=True))))]
 
 
 # --- elementwise -----------------------------------------------------------------------------------------------------------

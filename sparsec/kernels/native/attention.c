@@ -11,7 +11,10 @@
 #include "functions.h"
 #include "multiply.h"
 
-enum { QUERIES = 64 }; /* that are computed at a time */
+enum {
+    QUERIES = 64, /* that are computed at a time */
+    BLOCK = 64,   /* keys whose terms are added up by themselves, so that the error of a sum stays small */
+};
 
 /* What stands for the logit of a key that must not be looked at: far below all others, and not infinite. */
 #define LOWEST (-FLT_MAX / 2)
@@ -59,11 +62,15 @@ INLINE void find_weights(const sparsec_step *s, const portion_of_queries *q, con
     const int keys = s->residual.width;
     const vec greatest = mask_logits(s, q, mask, logits, t);
     vec sum = {0};
-    for (int key = 0; key < keys; key++) {
-        float *at = logits + (ptrdiff_t)key * QUERIES + t;
-        const vec term = exponential(load(at) - greatest);
-        sum += term;
-        store(at, term);
+    for (int first = 0; first < keys; first += BLOCK) {
+        vec part = {0};
+        for (int key = first; key < least(first + BLOCK, keys); key++) {
+            float *at = logits + (ptrdiff_t)key * QUERIES + t;
+            const vec term = exponential(load(at) - greatest);
+            part += term;
+            store(at, term);
+        }
+        sum += part;
     }
     vec factor = 1.0f / sum;
     if (s->options[4]) factor = choose(greatest == LOWEST, (vec){0}, factor);
