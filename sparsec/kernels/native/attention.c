@@ -4,8 +4,8 @@
  *
  *   x, residual, extra  queries, keys and values, the channels of one head after those of another
  *   mask                which keys a query may look at, [samples, heads, queries, keys], any of which but the samples may be 1
- *   options             heads of queries; heads of keys; 1 where a query looks at no key behind it; so far from it a key must not be,
- *                       or 0; 1 where a query that may look at no key gives 0, not the mean of all values
+ *   options             heads of queries; heads of keys; 1 where a query looks at no key behind it; so far from it a key must
+ *                       not be, or 0; 1 where a query that may look at no key gives 0, not the mean of all values
  *   numbers             what logits are multiplied by
  */
 #include "functions.h"

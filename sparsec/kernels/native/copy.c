@@ -1,4 +1,4 @@
-/* Elements in another order: any axes of the output, each with how far apart its elements are in the input and in the output. */
+/* Elements in another order: along any axes, each with how far apart elements are in the input and in the output. */
 #include "transpose.h"
 
 /* An axis of a copy: how many elements, and floats from one to the next in the input and in the output. */

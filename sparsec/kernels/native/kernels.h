@@ -95,8 +95,8 @@ typedef struct {
 } sparsec_slices;
 
 /*
- * Which elements of the input are copied where: element (i, j, ..) goes from the sum of i, j, .. times how far apart elements of each
- * axis are there to the same sum in the output. There are two axes at least, and rows are `pitch` floats apart.
+ * Which elements of the input are copied where: element (i, j, ..) goes from the sum of i, j, .. times how far apart elements of
+ * each axis are there to the same sum in the output. There are two axes at least.
  */
 typedef struct {
     int32_t axes, constants;
@@ -207,8 +207,8 @@ typedef struct {
  *   depthwise  a depthwise convolution; weights is [channels of y, taps] dense; options[0] is the multiplier
  *   max_pool   the greatest of a window; what lies outside does not count
  *   avg_pool   the mean of what of a window lies inside
- *   reduce     over the positions of each sample; options[0] is 0 for the mean, 1 for the sum, 2 for the greatest; over the channels of
- *              each position, for which y has one, where it is 3 for the greatest, 4 for the mean, 5 for the sum
+ *   reduce     over the positions of each sample; options[0] is 0 for the mean, 1 for the sum, 2 for the greatest; over the
+ *              channels of each position, for which y has one, where it is 3 for the greatest, 4 for the mean, 5 for the sum
  *   map        y = x, with zeros around it where window.pad says so, or every stride-th position, or else with a scale as in
  *              product, then the posts
  *   softmax    over the channels; its logarithm where options[0] is 1; y may be where x is
@@ -225,10 +225,10 @@ typedef struct {
  *   recurrent  all steps of a recurrent cell; recurrent.c says what options, bias, residual, extra and mask are
  *   gather     rows of a table: y is [.., channels of x, channels], and x says which; weights is [options[0], channels of y]
  *              dense, and every number of x is a whole one, not less than -options[0] and less than options[0]
- *   copy       elements of x, or of constants, in another order: weights is one sparsec_copy; other elements of y stay, and nothing
- *              follows it
- *   matmul     for each row of positions of each sample, y[n, h, i, j] is the sum of x[n, h, i, k] extra[n, h, k, j] over k; one of x
- *              and extra may have a single row for all of y
+ *   copy       elements of x, or of constants, in another order: weights is one sparsec_copy; other elements of y stay, and
+ *              nothing follows it
+ *   matmul     for each row of positions of each sample, y[n, h, i, j] is the sum of x[n, h, i, k] extra[n, h, k, j] over k; one
+ *              of x and extra may have a single row for all of y
  *   attention  attention.c says what options, numbers, residual, extra and mask are
  */
 #define SPARSEC_KERNELS(X) \
