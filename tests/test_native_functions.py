@@ -46,6 +46,8 @@ BINARY = {
     "minimum": np.minimum,
     "prelu": lambda v, w: np.where(v < 0, v * w, v),
     "equal": np.equal,
+    "greater": np.greater,
+    "less": np.less,
     "keep": lambda v, w: np.where(w != 0, v, 0),
 }
 
