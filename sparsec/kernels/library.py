@@ -18,7 +18,7 @@ NATIVE: Final = "native library"
 VARIABLE: Final = "SPARSEC_ISA"
 """The environment variable that picks the instruction set; ``none`` turns native kernels off."""
 
-ABI: Final = 16
+ABI: Final = 17
 
 FOLDER: Final = "SPARSEC_NATIVE"
 """The environment variable that names another folder with the library, such as one built for a sanitizer."""

@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPARSEC_ABI 16
+#define SPARSEC_ABI 17
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
