@@ -16,7 +16,8 @@ SOURCES: Final = 4
 
 TILE_EFFORT: Final = 0.6
 READ_EFFORT: Final = 0.02
-"""About what a tile takes, and a line that it reads, where a line that is multiplied takes 1, in a matrix of medium density."""
+JOIN_EFFORT: Final = 0.01
+"""About what a tile takes, a line that it reads, and a piece joined to that, where a line that is multiplied takes 1."""
 
 WORTH: Final = 0.25
 """Two sections are to save so much."""
@@ -69,7 +70,7 @@ class Tally:
     @property
     def effort(self) -> float:
         """About in proportion to the time."""
-        return self.lines + TILE_EFFORT * self.tiles + READ_EFFORT * self.read
+        return self.lines + TILE_EFFORT * self.tiles + READ_EFFORT * self.read + JOIN_EFFORT * self.joined
 
 
 @dataclass(frozen=True)

@@ -34,28 +34,40 @@ INLINE int vectors_of(int stride) { return stride == 2 ? 2 : 1; }
 
 INLINE int reach_of(const sparsec_window *w) { return (w->width - 1) * w->dilation_width; }
 
-/* Whether a row that the tile reads lies in x for a piece. */
-INLINE int is_inside(const sparsec_step *s, const piece *at, int row) {
-    const int down = at->row * s->window.stride_height - s->window.pad_height + row;
-    return down >= 0 && down < s->x.height && row < rows_read(&s->window, at->rows);
+/* The rows that a tile reads which lie in x for a piece: first <= row < stop. */
+INLINE int first_inside(const sparsec_step *s, const piece *at) {
+    return most(s->window.pad_height - at->row * s->window.stride_height, 0);
 }
 
-/* Which lanes of a piece read x at a column of the window and a row: where the stride is 1 or 2, of the vectors they are read from. */
-INLINE void find_lanes(const sparsec_step *s, const piece *at, int j, int row, uint16_t *bits) {
+INLINE int stop_inside(const sparsec_step *s, const piece *at) {
+    const int top = at->row * s->window.stride_height - s->window.pad_height;
+    return least(s->x.height - top, rows_read(&s->window, at->rows));
+}
+
+/* Which lanes of a piece read x at a column of the window: where the stride is 1 or 2, of the vectors they are read from. */
+INLINE void find_lanes(const sparsec_step *s, const piece *at, int j, uint16_t *bits) {
     const sparsec_window *w = &s->window;
     const int stride = w->stride_width, known = stride <= 2 ? stride : 1;
     const int left = at->column * stride - w->pad_width + j * w->dilation_width;
     const int first = left < 0 ? (stride - 1 - left) / stride : 0;
-    const int stop = is_inside(s, at, row) ? most(first, least(at->count, (s->x.width - left + stride - 1) / stride)) : first;
+    const int stop = most(first, least(at->count, (s->x.width - left + stride - 1) / stride));
     for (int k = 0; k < vectors_of(stride); k++) {
         bits[k] = bits_of(known, known * (at->lane + first) - k * LANES, known * (at->lane + stop) - k * LANES);
     }
 }
 
 /* Which elements of a row, from the first that the first column of the window meets on, are read from x. */
-INLINE uint16_t find_elements(const sparsec_step *s, const piece *at, int row) {
+INLINE uint16_t find_elements(const sparsec_step *s, const piece *at) {
     const int left = at->column - s->window.pad_width;
-    return is_inside(s, at, row) ? bits_of(1, -left, least(s->x.width - left, at->count + reach_of(&s->window))) : 0;
+    return bits_of(1, -left, least(s->x.width - left, at->count + reach_of(&s->window)));
+}
+
+/* The bits of a piece in all rows that a tile reads, which are so many apart: none in those outside of x. */
+INLINE void spread_bits(const sparsec_step *s, const piece *at, const uint16_t *bits, int vectors, int read, int apart, uint16_t *to) {
+    const int first = first_inside(s, at), stop = stop_inside(s, at);
+    for (int row = 0; row < read; row++, to += apart) {
+        for (int k = 0; k < vectors; k++) to[k] = row >= first && row < stop ? bits[k] : 0;
+    }
 }
 
 INLINE int can_pick(const sparsec_step *s, const stack_tile *t) {
@@ -97,15 +109,15 @@ INLINE void prepare_panel(panel *p, const sparsec_step *s, const stack_tile *t) 
             const int left = (pieces[i].column - (p->picks ? 0 : pieces[i].lane)) * w->stride_width - w->pad_width;
             *from++ = (pieces[i].row * w->stride_height - w->pad_height) * s->x.width + left;
         }
-        for (int row = 0; p->picks && row < read; row++) {
-            for (int i = 0; i < count; i++) *bits++ = find_elements(s, pieces + i, row);
-        }
-        for (int j = 0; p->picks && j < w->width; j++) *picked++ = find_picks(s, pieces, count, j);
-        for (int j = 0; !p->picks && j < w->width; j++) {
-            for (int row = 0; row < read; row++) {
-                for (int i = 0; i < count; i++, bits += vectors) find_lanes(s, pieces + i, j, row, bits);
+        for (int j = 0; j < (p->picks ? 1 : w->width); j++, bits += read * count * vectors) {
+            for (int i = 0; i < count; i++) {
+                uint16_t found[2];
+                if (p->picks) *found = find_elements(s, pieces + i);
+                else find_lanes(s, pieces + i, j, found);
+                spread_bits(s, pieces + i, found, vectors, read, count * vectors, bits + i * vectors);
             }
         }
+        for (int j = 0; p->picks && j < w->width; j++) *picked++ = find_picks(s, pieces, count, j);
     }
 }
 
@@ -175,8 +187,7 @@ INLINE const uint16_t *copy_columns(const int known, int count, line_copy c, con
     for (int j = 0; j < c.window->width; j++, bits += c.read * count * vectors_of(known)) {
         const float *from = x + j * c.window->dilation_width;
         float *into = to + j * c.rows * c.pitch;
-        if (count == 1) copy_line(known, 1, c, from, bits, into);
-        else if (count == 2) copy_line(known, 2, c, from, bits, into);
+        if (count == 2) copy_line(known, 2, c, from, bits, into);
         else copy_line(known, count, c, from, bits, into);
     }
     return bits;
@@ -200,7 +211,40 @@ INLINE void fetch_beside(const line_copy *c, const float *channel) {
     for (int row = 0; row < c->read; row++) __builtin_prefetch(from + (ptrdiff_t)row * c->width, 0, 2);
 }
 
-/* The panel of channels first <= c < stop, where `known` is the stride if that is 1 or 2, else 0. */
+/*
+ * The panel of channels first <= c < stop, where `known` is the stride if that is 1 or 2, else 0: for a tile with one line in a row,
+ * of a single piece.
+ */
+INLINE void copy_single(
+    const int known, const panel *p, const sparsec_step *s, const stack_tile *t, const float *x, int first, int stop
+) {
+    const sparsec_window window = s->window;
+    const line_copy c = {&window, p->from, s->x.width, rows_read(&window, t->rows), p->rows, LANES};
+    const int inside = first_inside(s, t->pieces), end = stop_inside(s, t->pieces), down = window.stride_height;
+    const int vectors = vectors_of(known), from = *p->from, phase_rows = c.rows / down, read = c.read;
+    const ptrdiff_t step = (ptrdiff_t)down * c.width, pitch = s->x.pitch;
+    const uint16_t *bits = p->bits + (inside < read ? inside : 0) * vectors;
+    float *to = p->floats;
+    x += first * pitch;
+    for (int channel = first; channel < stop; channel++, x += pitch) {
+        if (t->of->width >= LANES) fetch_beside(&c, x);
+        for (int j = 0; j < window.width; j++) {
+            const uint16_t which[2] = {bits[j * read * vectors], bits[j * read * vectors + vectors - 1]};
+            for (int phase = 0; phase < down; phase++, to += phase_rows * LANES) {
+                const float *of_row = x + from + j * window.dilation_width + phase * (ptrdiff_t)c.width;
+                float *into = to;
+                int row = phase;
+                for (; row < read && row < inside; row += down, of_row += step, into += LANES) store(into, (vec){0});
+                for (; row < end; row += down, of_row += step, into += LANES) {
+                    store(into, read_piece(known, window.stride_width, of_row, which));
+                }
+                for (; row < read; row += down, into += LANES) store(into, (vec){0});
+            }
+        }
+    }
+}
+
+/* The same for any other tile. */
 INLINE void copy_panel(
     const int known, const int picks_columns, const panel *p, const sparsec_step *s, const stack_tile *t, const float *x, int first,
     int stop
@@ -214,7 +258,6 @@ INLINE void copy_panel(
         const uint16_t *bits = p->bits;
         const picks *picked = p->picked;
         c.from = p->from;
-        if (t->of->width >= LANES) fetch_beside(&c, from);
         for (int line = 0; line < t->across; line++, picked += window.width) {
             const int count = t->counts[line];
             if (picks_columns) bits = pick_columns(count, c, from, bits, picked, to + line * LANES);
@@ -225,9 +268,13 @@ INLINE void copy_panel(
 }
 
 INLINE void make_panel(const panel *p, const sparsec_step *s, const stack_tile *t, const float *x, int first, int stop) {
+    const int known = s->window.stride_width <= 2 ? s->window.stride_width : 0, single = t->across == 1 && t->parts == 1;
     if (p->picks) copy_panel(1, 1, p, s, t, x, first, stop);
-    else if (s->window.stride_width == 1) copy_panel(1, 0, p, s, t, x, first, stop);
-    else if (s->window.stride_width == 2) copy_panel(2, 0, p, s, t, x, first, stop);
+    else if (single && known == 1) copy_single(1, p, s, t, x, first, stop);
+    else if (single && known == 2) copy_single(2, p, s, t, x, first, stop);
+    else if (single) copy_single(0, p, s, t, x, first, stop);
+    else if (known == 1) copy_panel(1, 0, p, s, t, x, first, stop);
+    else if (known == 2) copy_panel(2, 0, p, s, t, x, first, stop);
     else copy_panel(0, 0, p, s, t, x, first, stop);
 }
 
