@@ -25,7 +25,8 @@ def test_cuts_have_every_position_and_get_better(isa, most, size, samples):
     found = worthwhile(SAME, Planes(samples, *size, 1), most, isa)
     for cut in found:
         assert cut.tally.lines * isa.lanes >= samples * size[0] * size[1]
-        assert cut.tally.lines <= most * cut.tally.tiles
+        assert cut.tally.lines <= cut.tally.largest * cut.tally.tiles
+        assert cut.tally.largest <= most
         assert cut.tally.read > cut.tally.lines
         assert sum(section.width for section in cut.beside) == size[1] % isa.lanes
         assert len(cut.options) in (0, 3, 5)
@@ -42,6 +43,8 @@ def test_two_sections_are_cut_where_they_save_lines():
     fourteen, eight = (worthwhile(SAME, Planes(1, size, size, 1), 8, ISAS[0]) for size in (14, 8))
     assert [cut.name for cut in fourteen][-1] == "8x2+6x5"
     assert fourteen[-1].options == (8, 2, 1, 5, 2)
+    # One tile of 7 lines and one of 5.5, which two threads would not share evenly.
+    assert fourteen[-1].tally.unevenness == 2 * 7 / 12.5
     assert [cut.name for cut in eight] == ["8x1", "8x2"]
 
 

@@ -246,14 +246,16 @@ class _Site:
         cut = cut.within(MAX_COLUMNS // places.of_channel * matrix.taps)
         for stacks in costs.stacks(self._step, matrix, self._y, processor):
             counts = costs.windows(self._step, matrix, cut, self._x, self._y, processor, stacks)
-            packed = self._packing(matrix, cut, stacks.tally.tiles, places)
+            packed = self._packing(matrix, cut, stacks.tally.tiles, places, stacks.tally.unevenness)
             yield self._choice("windows", packed, counts, *stacks.options, label=f"windows/{form}/{stacks.name}")
 
-    def _packing(self, matrix: Matrix, cut: Blocks, tiles: int, places: Places | None = None) -> Packing:
+    def _packing(
+        self, matrix: Matrix, cut: Blocks, tiles: int, places: Places | None = None, unevenness: float = 1.0
+    ) -> Packing:
         """In one piece where threads can share out tiles evenly, else with some of the rows for each thread."""
         threads = self._machine.threads
         turns = ceil(tiles / threads)
-        pieces = threads if turns * threads > MOST_IDLE * tiles else 1
+        pieces = threads if turns * threads * unevenness > MOST_IDLE * tiles else 1
         return packing.stream(cut, matrix.height, pieces, self._product, places)
 
     def _tilings(self, kernel: str, matrix: Matrix) -> tuple[tuple[int, int], ...]:

@@ -53,19 +53,27 @@ class Tally:
         lines: of all tiles.
         read: lines of a column of the window that all tiles read.
         joined: pieces that lines are joined from, beside the first, for all columns of the window.
+        largest: the most lines of a tile.
     """
 
     tiles: int = 0
     lines: float = 0.0
     read: int = 0
     joined: int = 0
+    largest: int = 0
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(self.tiles + other.tiles, self.lines + other.lines, self.read + other.read, self.joined + other.joined)
+        sums = (self.tiles + other.tiles, self.lines + other.lines, self.read + other.read, self.joined + other.joined)
+        return Tally(*sums, max(self.largest, other.largest))
 
     def times(self, count: int) -> Tally:
         """The same so many times."""
-        return Tally(count * self.tiles, count * self.lines, count * self.read, count * self.joined)
+        return Tally(count * self.tiles, count * self.lines, count * self.read, count * self.joined, self.largest)
+
+    @property
+    def unevenness(self) -> float:
+        """How many times the lines of a tile the largest has."""
+        return self.largest * self.tiles / self.lines
 
     @property
     def effort(self) -> float:
@@ -102,7 +110,8 @@ class Cutter:
         joined = strips - 1 - (strips - 1) * gcd(width, lanes) // lanes
         times = 1 if self._picks(section) else window.size[1]
         skipped = (side - ceil(last)) * window.strides[0]
-        return Tally(ceil(side / across) * tiles, (height - 1) * side + last, side * read - skipped, joined * read * times)
+        counts = (ceil(side / across) * tiles, (height - 1) * side + last, side * read - skipped, joined * read * times)
+        return Tally(*counts, largest=ceil(height / tiles) * across)
 
     def _picks(self, section: Section) -> bool:
         """Whether what all columns of the window meet is picked from the same vectors."""
