@@ -6,7 +6,8 @@
  * Two rows of positions are computed at a time. Their panel is made of the rows of x that they read: as polynomials in which the
  * coefficients are rows, these are evaluated so that a product with the matrix, which is evaluated at the points, gives sums of
  * which each row of positions is a simple combination. There are zeros where the window leaves the input. A tile is a group of
- * rows of the matrix for one line of both rows of positions; all its sums are held in registers.
+ * rows of the matrix for one line of both rows of positions; all its sums are held in registers. A value of x that is not finite
+ * reaches both, also where but one of them meets it.
  *
  * Where pools of y are what is wanted, the sums of a band of rows are kept, and the pools are computed from them.
  */
