@@ -142,10 +142,20 @@ INLINE vec hyperbolic(vec v) {
     return v;
 }
 #else
-/* tanh(v) = (1 - e) / (1 + e) with e = exp(-2 |v|). */
+/* v times a quotient of polynomials in v^2, fitted with a relative error of 2e-8 up to where tanh is 1. */
 INLINE vec hyperbolic(vec v) {
-    const vec less = exponential_less_one(-2.0f * absolute(v));
-    return signed_as(absolute(quotient(less, 2.0f + less)), v);
+    const vec x = vclamp(v, splat(-9.0f), splat(9.0f)), square = x * x;
+    vec above = splat(1.335457789e-08f);
+    above = above * square + 2.060902079e-05f;
+    above = above * square + 3.495584475e-03f;
+    above = above * square + 1.338102221e-01f;
+    above = above * square + 1.000000000e+00f;
+    vec below = splat(7.776523603e-07f);
+    below = below * square + 3.285628627e-04f;
+    below = below * square + 2.587696910e-02f;
+    below = below * square + 4.671433866e-01f;
+    below = below * square + 1.000000000e+00f;
+    return vclamp(x * above / below, splat(-1.0f), splat(1.0f));
 }
 #endif
 
