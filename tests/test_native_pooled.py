@@ -25,16 +25,21 @@ VALID = {"padding": "explicit", "pads": (0, 0, 0, 0)}
 POOL = {"window": (2, 2), "strides": (2, 2), "dilations": (1, 1), **VALID}
 
 
-@pytest.fixture(autouse=True)
-def sliding(monkeypatch):
-    """Convolutions without strides run in the kernel that pools."""
+def prefer(monkeypatch, kernel):
+    """Steps run in a kernel where they can."""
     candidates = choice.candidates
 
     def only(*arguments):
         found = candidates(*arguments)
-        return [each for each in found if each.kernel == "sliding"] or found
+        return [each for each in found if each.kernel == kernel] or found
 
     monkeypatch.setattr(choice, "candidates", only)
+
+
+@pytest.fixture(autouse=True)
+def sliding(monkeypatch):
+    """Convolutions without strides run in the kernel that pools."""
+    prefer(monkeypatch, "sliding")
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,8 @@ from emulation import PARAMETERS
 from kernel_steps import run_step
 from test_engine import graph_of
 from test_native import csr_of, structures
-from test_native_pooled import POOL, VALID, convolution, is_pooled, node, outputs, poisoned
+from test_native_pooled import POOL, VALID, convolution, is_pooled, node, outputs, poisoned, prefer
 
-from sparsec.engine import choice
 from sparsec.kernels import library
 from sparsec.kernels.filters import EvaluatedFilters
 from sparsec.kernels.library import Window
@@ -28,13 +27,7 @@ chosen = pytest.mark.parametrize(
 @pytest.fixture
 def evaluated(monkeypatch):
     """Convolutions run in this kernel where they can."""
-    candidates = choice.candidates
-
-    def only(*arguments):
-        found = candidates(*arguments)
-        return [each for each in found if each.kernel == "winograd"] or found
-
-    monkeypatch.setattr(choice, "candidates", only)
+    prefer(monkeypatch, "winograd")
 
 
 def most_rows():

@@ -252,7 +252,15 @@ class _Site:
     def _packing(
         self, matrix: Matrix, cut: Blocks, tiles: int, places: Places | None = None, unevenness: float = 1.0
     ) -> Packing:
-        """In one piece where threads can share out tiles evenly, else with some of the rows for each thread."""
+        """In one piece where threads can share out tiles evenly, else with some of the rows for each thread.
+
+        Args:
+            matrix: the weight, or a group of it.
+            cut: its blocks.
+            tiles: how many there are.
+            places: for ``windows``, those of the columns.
+            unevenness: how many times as much as the mean the largest tile has to do.
+        """
         threads = self._machine.threads
         turns = ceil(tiles / threads)
         pieces = threads if turns * threads * unevenness > MOST_IDLE * tiles else 1
